@@ -1,0 +1,1 @@
+"""Agents, by family. Each file tells one algorithm and imports no other agent."""

@@ -1,0 +1,1 @@
+"""Off-policy agents for continuous control."""

@@ -1,0 +1,214 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347).
+
+Play a few steps in many environments; estimate how much better each action was than expected (GAE);
+then take several passes of minibatch gradient steps on the clipped surrogate of equation 7, which
+stops rewarding a policy for moving further than `clip` from the one that played. The defaults are
+those of CleanRL for CartPole, and docs/ppo.md walks through the details of implementation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl import networks, optim, policies, returns
+from jaxrl.losses import policy as losses
+from jaxrl.struct import Float, param, static, struct
+from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@struct
+class State:
+    params: PyTree  # {"actor": ..., "critic": ...}
+    opt: optax.OptState
+    updates: Counter  # rollouts learned from
+    spec: Spec = static()
+
+
+@struct
+class Batch:
+    """What one gradient step looks at; leading axis B."""
+
+    obs: jax.Array
+    mask: jax.Array | None
+    raw: jax.Array  # action as it was drawn, before clipping or squashing
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+@struct
+class PPO:
+    lr: Float = param(2.5e-4, "Adam's step size at the start", above=0)
+    gamma: Float = param(0.99, "discount", low=0, high=1)
+    lam: Float = param(0.95, "GAE's trace decay", low=0, high=1)
+    clip: Float = param(0.2, "how far the probability ratio may move from 1", above=0)
+    entropy: Float = param(0.01, "weight of the entropy bonus", low=0)
+    value_weight: Float = param(0.5, "weight of the value loss", low=0)
+    max_grad_norm: Float = param(0.5, "global norm to which gradients are clipped", above=0)
+    adam_eps: Float = param(1e-5, "Adam's epsilon", above=0)
+    target_kl: Float | None = param(None, "stop the epochs of an update beyond this KL", above=0)
+    num_envs: int = static(4, "parallel environments", low=1)
+    num_steps: int = static(128, "steps per environment and update", low=1)
+    epochs: int = static(4, "passes over each rollout", low=1)
+    minibatches: int = static(4, "gradient steps per pass", low=1)
+    anneal_lr: Schedule = static(optim.linear, "factor on lr over the run")
+    anneal_clip: Schedule = static(optim.constant, "factor on clip over the run")
+    normalize_batch: Callable[[jax.Array], jax.Array] = static(
+        optim.identity, "applied to the advantages of the whole rollout"
+    )
+    normalize_minibatch: Callable[[jax.Array], jax.Array] = static(
+        losses.normalize, "applied to the advantages of each minibatch"
+    )
+    value_loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = static(
+        losses.ClippedValueError(0.2), "value, old value, target -> loss"
+    )
+    policy: policies.Continuous = static(policies.Gaussian, "continuous actions: how bounded")
+    actor: nn.Module = static(networks.MLP((64, 64)), "torso of the policy")
+    critic: nn.Module = static(networks.MLP((64, 64)), "torso of the value function")
+
+    # ------------------------------------------------------------------------------ networks
+
+    def _actor(self, spec: Spec) -> policies.Actor:
+        return policies.Actor(self.actor, spec.action_space, scale=0.01)
+
+    def _critic(self) -> networks.Headed:
+        return networks.Headed(self.critic, outputs=1, scale=1.0)
+
+    def _policy(
+        self, params: PyTree, spec: Spec, x: jax.Array, mask: jax.Array | None
+    ) -> policies.Policy:
+        outputs = self._actor(spec).apply(params["actor"], x)
+        return policies.policy(outputs, spec.action_space, self.policy, mask)  # pyright: ignore
+
+    def value(self, state: State, obs: PyTree) -> jax.Array:
+        """V(s), for any number of leading axes."""
+        return self._value(state.params, networks.prepare(state.spec.obs_space, obs))
+
+    def _value(self, params: PyTree, x: jax.Array) -> jax.Array:
+        out: Any = self._critic().apply(params["critic"], x)
+        return out[..., 0]
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam without its step size, which `learn` applies: the schedule runs over rollouts."""
+        return optim.adam(1.0, self.max_grad_norm, self.adam_eps)
+
+    def _share(self, state: State) -> jax.Array:
+        """Of the run, what lies behind us: k / K during update k = 0 .. K-1."""
+        total = max(1, state.spec.steps // (self.num_envs * self.num_steps))
+        return jnp.minimum(state.updates.value / total, 1.0)
+
+    # ------------------------------------------------------------------------------ contract
+
+    def init(self, key: Key, spec: Spec) -> State:
+        steps = self.num_envs * self.num_steps
+        if steps % self.minibatches:
+            raise ValueError(
+                f"minibatches={self.minibatches} does not divide num_envs={self.num_envs} x "
+                f"num_steps={self.num_steps} = {steps}; write for example minibatches="
+                f"{max(m for m in range(1, self.minibatches) if steps % m == 0)}."
+            )
+        policies.check(spec.obs_space, spec.action_space, self.policy)
+        networks.check_torso(self.actor, spec.obs_space, "actor")
+        networks.check_torso(self.critic, spec.obs_space, "critic")
+        actor_key, critic_key = jax.random.split(key)
+        x = networks.example(spec.obs_space)
+        params = {
+            "actor": self._actor(spec).init(actor_key, x),
+            "critic": self._critic().init(critic_key, x),
+        }
+        return State(params, self.optimizer.init(params), Counter.zero(), spec)
+
+    def act(self, state: State, obs: PyTree, key: Key, explore: bool = True) -> ActOut:
+        space = state.spec.obs_space
+        x = networks.prepare(space, obs)
+        policy = self._policy(state.params, state.spec, x, policies.mask(space, obs))
+        raw = policy.sample(key) if explore else policy.mode()
+        return ActOut(policy.action(raw), extras=(raw, policy.log_prob(raw)))
+
+    def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
+        """Advantages, then `epochs` shuffled passes in `minibatches` gradient steps each."""
+        space = state.spec.obs_space
+        value, next_value = returns.rollout_values(
+            lambda obs: self.value(state, obs), rollout, state.spec
+        )
+        advantage = returns.gae(
+            rollout.reward, value, next_value, rollout.terminated, rollout.truncated,
+            self.gamma, self.lam,
+        )
+        raw, log_prob = rollout.extras
+        batch = Batch(
+            obs=networks.prepare(space, rollout.obs),
+            mask=policies.mask(space, rollout.obs),
+            raw=raw,
+            log_prob=log_prob,
+            value=value,
+            advantage=self.normalize_batch(advantage),
+            target=advantage + value,
+        )
+        size = self.num_envs * self.num_steps
+        batch = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), batch)  # [T, N] -> [B]
+
+        def epoch(carry: tuple[State, jax.Array], key: Key) -> tuple[Any, Metrics]:
+            state, going = carry
+            order = jnp.argsort(jax.random.bits(key, (size,))).reshape(self.minibatches, -1)
+
+            def step(state: State, rows: jax.Array) -> tuple[State, Metrics]:
+                return self.learn(state, jax.tree.map(lambda x: x[rows], batch), key)
+
+            learned, metrics = jax.lax.scan(step, state, order)
+            if self.target_kl is None:
+                return (learned, going), metrics
+            # A select, not a branch: each lane of a vmap stops on its own.
+            state = jax.tree.map(lambda new, old: jnp.where(going, new, old), learned, state)
+            metrics = {name: jnp.where(going, x, jnp.nan) for name, x in metrics.items()}
+            going &= ~(metrics["policy/kl"].mean() > self.target_kl)
+            return (state, going), metrics
+
+        keys = jax.random.split(key, self.epochs)
+        (state, _), metrics = jax.lax.scan(epoch, (state, jnp.array(True)), keys)
+        state = dataclasses.replace(state, updates=state.updates.add(1))
+        return state, {
+            **{name: jnp.nanmean(x) for name, x in metrics.items()},
+            "value/mean": value.mean(),
+            "value/explained_variance": losses.explained_variance(batch.value, batch.target),
+        }
+
+    def learn(self, state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
+        """One gradient step."""
+        del key
+        share = self._share(state)
+        clip = self.clip * self.anneal_clip(share)
+        advantage = self.normalize_minibatch(batch.advantage)
+
+        def loss(params: PyTree) -> tuple[jax.Array, Metrics]:
+            policy = self._policy(params, state.spec, batch.obs, batch.mask)
+            log_ratio = policy.log_prob(batch.raw) - batch.log_prob
+            surrogate = losses.clipped_surrogate(log_ratio, advantage, clip)
+            value = self._value(params, batch.obs)
+            value_loss = self.value_loss(value, batch.value, batch.target)
+            entropy = policy.entropy().mean()
+            total = surrogate + self.value_weight * value_loss - self.entropy * entropy
+            return total, {
+                "loss/policy": surrogate,
+                "loss/value": value_loss,
+                "policy/entropy": entropy,
+                "policy/kl": losses.kl_estimate(log_ratio),
+                "policy/clip_fraction": losses.clip_fraction(log_ratio, clip),
+            }
+
+        gradient, metrics = jax.grad(loss, has_aux=True)(state.params)
+        direction, opt = self.optimizer.update(gradient, state.opt)
+        lr = self.lr * self.anneal_lr(share)
+        params = jax.tree.map(lambda p, d: p + lr * d, state.params, direction)
+        return dataclasses.replace(state, params=params, opt=opt), metrics

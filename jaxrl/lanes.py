@@ -1,0 +1,137 @@
+"""Many runs in one call: which lane is advanced where, and when.
+
+A *lane* is one independent run. Lanes are split evenly over the local devices; on each device a
+group of them is advanced together (`vmap`) while the other groups wait their turn. Accelerators
+want all lanes in one group. A CPU wants few: its caches hold one small network, not a thousand.
+
+Counters are not split: they have one value for all lanes, so that a schedule stays a branch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+
+from jaxrl.struct import map_nodes
+from jaxrl.types import Counter, PyTree
+
+CPU_GROUP = 1
+"""Lanes advanced together on one CPU device, unless the caller says otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """`count` runs as `devices` x `groups` x `group` (the last ones may be padding)."""
+
+    count: int
+    devices: int
+    groups: int
+    group: int
+
+    @property
+    def padded(self) -> int:
+        return self.devices * self.groups * self.group
+
+
+def arrange(count: int, together: int | None, spread: bool = True) -> Lanes:
+    """`together` lanes at a time per device; `spread=False` keeps to one device (inside a trace)."""
+    devices = min(jax.local_device_count(), count) if spread else 1
+    per_device = math.ceil(count / devices)
+    if together is None:
+        on_cpu = spread and jax.default_backend() == "cpu"
+        together = CPU_GROUP if on_cpu else per_device
+    groups = math.ceil(per_device / min(together, per_device))
+    return Lanes(count, devices, groups, math.ceil(per_device / groups))
+
+
+def is_counter(x: Any) -> bool:
+    return isinstance(x, Counter)
+
+
+def axes(tree: PyTree) -> PyTree:
+    """vmap axes: None for counters, 0 for everything else."""
+    return map_nodes(lambda x: None if is_counter(x) else 0, tree, Counter)
+
+
+def stack_one(tree: PyTree) -> PyTree:
+    """One lane as a stack of one."""
+    return map_nodes(lambda x: x if is_counter(x) else x[None], tree, Counter)
+
+
+def pick(tree: PyTree, index: int) -> PyTree:
+    """One lane of a stack. Counters have no lanes, unless a caller's own vmap gave them some."""
+
+    def one(x: Any) -> Any:
+        if is_counter(x):
+            return x if jnp.ndim(x.value) == 0 else Counter(x.value[index])
+        return x[index]
+
+    return map_nodes(one, tree, Counter)
+
+
+def pad(tree: PyTree, lanes: Lanes) -> PyTree:
+    """[count, ...] -> [padded, ...], repeating lanes from the first on."""
+    if lanes.padded == lanes.count:
+        return tree
+    index = jnp.arange(lanes.padded) % lanes.count
+    return map_nodes(lambda x: x if is_counter(x) else x[index], tree, Counter)
+
+
+def trim(tree: PyTree, lanes: Lanes) -> PyTree:
+    """[padded, ...] -> [count, ...]"""
+    if lanes.padded == lanes.count:
+        return tree
+    return map_nodes(lambda x: x if is_counter(x) else x[: lanes.count], tree, Counter)
+
+
+def each(
+    function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, split: PyTree, lanes: Lanes
+) -> PyTree:
+    """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result."""
+    one = map_nodes(lambda x: x if is_counter(x) else x[0], split, Counter)
+    result_axes = axes(jax.eval_shape(function, shared, one))
+    together = jax.vmap(function, in_axes=(None, axes(split)), out_axes=result_axes)
+
+    def on_device(shared: PyTree, split: PyTree) -> PyTree:
+        if lanes.groups == 1:
+            return together(shared, split)
+        nodes, treedef = jax.tree.flatten(split, is_leaf=is_counter)
+        shape = (lanes.groups, lanes.group)
+        data = [None if is_counter(x) else x.reshape(*shape, *x.shape[1:]) for x in nodes]
+
+        def next_group(_: None, xs: list[Any]) -> tuple[None, PyTree]:
+            own = [x if is_counter(x) else y for x, y in zip(nodes, xs, strict=True)]
+            return None, together(shared, jax.tree.unflatten(treedef, own))
+
+        _, results = jax.lax.scan(next_group, None, data)
+
+        def merge(x: Any) -> Any:
+            if is_counter(x):
+                return Counter(x.value[-1])
+            return x.reshape(lanes.groups * lanes.group, *x.shape[2:])
+
+        return map_nodes(merge, results, Counter)
+
+    if lanes.devices == 1:
+        return on_device(shared, split)
+
+    def specs(tree: PyTree) -> PyTree:
+        whole, lane = PartitionSpec(), PartitionSpec("lane")
+        return map_nodes(lambda x: whole if is_counter(x) else lane, tree, Counter)
+
+    mesh = jax.make_mesh((lanes.devices,), ("lane",), axis_types=(AxisType.Auto,))
+    out_specs = specs(jax.eval_shape(function, shared, one))
+    # The lanes never talk to one another, so there is nothing for the replication check to check.
+    return jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), specs(split)),
+        out_specs=out_specs,
+        check_vma=False,
+    )(shared, split)

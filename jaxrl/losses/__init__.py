@@ -1,0 +1,1 @@
+"""Losses: pure functions of arrays, without networks, batch layout or optimisers."""

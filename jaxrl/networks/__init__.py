@@ -1,0 +1,19 @@
+"""Linen modules: torsos turn observations into features, heads turn features into outputs.
+
+A linen module is hashable and compares by its fields, so it can be a static field of an agent.
+"""
+
+from jaxrl.networks.modules import MLP, Headed, MinAtarCNN, NatureCNN, check_torso, example, prepare
+from jaxrl.networks.nnx import FromNNX, from_nnx
+
+__all__ = [
+    "MLP",
+    "FromNNX",
+    "Headed",
+    "MinAtarCNN",
+    "NatureCNN",
+    "check_torso",
+    "example",
+    "from_nnx",
+    "prepare",
+]

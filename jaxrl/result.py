@@ -1,0 +1,142 @@
+"""What training returns: states, curves, policies, pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl import checks, lanes
+from jaxrl.struct import static, struct
+from jaxrl.types import Key, Metrics, PyTree, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds and steps of one call; `steps` counts those of all runs together."""
+
+    compile_seconds: float = 0.0
+    run_seconds: float = 0.0
+    steps: int = 0
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.steps / self.run_seconds if self.run_seconds else 0.0
+
+
+@struct
+class Policy:
+    """A trained agent that only acts."""
+
+    agent: Any
+    state: Any
+    spec: Spec = static()
+
+    runs = None
+
+    def __call__(self, obs: PyTree, key: Key | None = None, explore: bool = False) -> jax.Array:
+        """The action for one observation, or the actions for a batch of them.
+
+        Exploring needs a key. The observation must have the shape the agent was trained on.
+        """
+        if explore and key is None:
+            raise ValueError("explore=True draws random actions: give policy(obs, key=...).")
+        obs, leading = checks.observation(self.spec.obs_space, obs)
+        if leading == 0:
+            obs = jax.tree.map(lambda x: x[None], obs)
+        key = jax.random.key(0) if key is None else key
+        action = _act(self.agent, self.state, obs, key, explore)
+        return action if leading else action[0]
+
+
+def _act_one(agent: Any, state: Any, obs: PyTree, key: Key, explore: bool) -> jax.Array:
+    return agent.act(state, obs, key, explore=explore).action
+
+
+_act = jax.jit(_act_one, static_argnames="explore")
+
+
+@struct
+class Result:
+    """One run, or several: then `state` and `metrics` have a leading axis and `result[i]` is one.
+
+    `metrics[name]` is an array [points] or [runs, points]; `steps` [points] are the environment
+    steps of one run at those points.
+    """
+
+    agent: Any
+    state: Any
+    metrics: Metrics
+    steps: jax.Array
+    spec: Spec = static()
+    timing: Timing = static(Timing())
+    runs: int | None = static(None)
+
+    @property
+    def policy(self) -> Policy:
+        if self.runs is not None:
+            raise TypeError(
+                f"this result holds {self.runs} runs: write result[i].policy for one of them, or "
+                "jaxrl.evaluate(result, env) to play them all."
+            )
+        return Policy(self.agent, self.state, self.spec)
+
+    @property
+    def compile_seconds(self) -> float:
+        return self.timing.compile_seconds
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps per second of all runs together, compilation left out."""
+        return self.timing.steps_per_second
+
+    def __len__(self) -> int:
+        if self.runs is None:
+            raise TypeError("this result is a single run and has no length.")
+        return self.runs
+
+    def __getitem__(self, index: int) -> Result:
+        """Run number `index`."""
+        if self.runs is None:
+            raise TypeError("this result is a single run; use it as it is, without [i].")
+        if not -self.runs <= index < self.runs:
+            raise IndexError(f"run {index} of {self.runs}: give 0 to {self.runs - 1}.")
+        state = lanes.pick(self.state, index)
+        agent = self.agent
+        if checks.stacked(agent):
+            agent = jax.tree.map(lambda x: x[index], agent)
+        return dataclasses.replace(
+            self,
+            agent=agent,
+            state=state,
+            metrics={name: row[index] for name, row in self.metrics.items()},
+            runs=None,
+        )
+
+    def __repr__(self) -> str:
+        runs = "1 run" if self.runs is None else f"{self.runs} runs"
+        text = f"Result({type(self.agent).__name__}, {runs} x {int(np.max(self.steps)):,} steps"
+        returns = np.asarray(self.metrics["episode/return"])
+        if returns.shape[-1]:
+            text += f", last return {np.nanmean(returns[..., -1]):.2f}"
+        if self.timing.steps:
+            text += (
+                f", compiled in {self.compile_seconds:.1f} s, {self.steps_per_second:,.0f} steps/s"
+            )
+        return text + ")"
+
+    def plot(
+        self, path: str | Path | None = None, metric: str = "episode/return", ax: Any = None
+    ) -> Any:
+        """Draw a learning curve: the interquartile mean over runs with the band of its middle
+        95 % bootstrap interval, or the curve itself for a single run. -> the matplotlib axes."""
+        from jaxrl.plot import curve
+
+        if metric not in self.metrics:
+            raise ValueError(f"metric={metric!r} is unknown; there are {sorted(self.metrics)}.")
+        values = np.atleast_2d(np.asarray(self.metrics[metric]))
+        return curve(np.asarray(self.steps).reshape(-1)[: values.shape[-1]], values, metric,
+                     label=type(self.agent).__name__, path=path, ax=ax)

@@ -1,0 +1,100 @@
+"""Frozen dataclasses that are pytrees: the one way this library groups values.
+
+A field is either *data* (traced: an array, a float, another struct) or *static* (part of the
+program: a shape, a loop length, a function, a linen module). Changing data never recompiles;
+changing a static field does.
+
+    @struct
+    class QLearning:
+        lr: Float = param(0.1, "step size", above=0.0)
+        num_envs: int = static(1, "parallel environments", low=1)
+
+The bounds are stored with the field and checked by `jaxrl.checks` before anything is traced. The
+constructor itself only stores, because JAX also calls it with tracers and placeholders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+T = TypeVar("T")
+
+Float = float | jax.Array
+"""A hyperparameter: a Python float, a traced scalar, or one value per lane of a stack of agents."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a field accepts. `low`/`high` are inclusive, `above`/`below` exclusive."""
+
+    doc: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def problem(self, value: float) -> str | None:
+        """Why `value` is refused, as "at least 0", or None when it is fine. NaN is never fine."""
+        if value != value:
+            return "a number, not NaN"
+        if self.low is not None and value < self.low:
+            return f"at least {self.low:g}"
+        if self.high is not None and value > self.high:
+            return f"at most {self.high:g}"
+        if self.above is not None and value <= self.above:
+            return f"above {self.above:g}"
+        if self.below is not None and value >= self.below:
+            return f"below {self.below:g}"
+        return None
+
+
+def param(
+    default: Any = dataclasses.MISSING,
+    doc: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A traced hyperparameter with its meaning and its range."""
+    bounds = Bounds(doc, low, high, above, below)
+    return dataclasses.field(default=default, metadata={"static": False, "bounds": bounds})
+
+
+def static(
+    default: Any = dataclasses.MISSING,
+    doc: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A field that is part of the program: it must be hashable, and a new value recompiles."""
+    bounds = Bounds(doc, low, high)
+    return dataclasses.field(default=default, metadata={"static": True, "bounds": bounds})
+
+
+def is_static(field: dataclasses.Field[Any]) -> bool:
+    return bool(field.metadata.get("static", False))
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(param, static, dataclasses.field))
+def struct(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen, keyword-friendly dataclass and register it as a pytree."""
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    jax.tree_util.register_dataclass(
+        cls,
+        data_fields=[f.name for f in fields if not is_static(f)],
+        meta_fields=[f.name for f in fields if is_static(f)],
+    )
+    return cls
+
+
+def map_nodes(function: Callable[[Any], Any], tree: Any, node: type) -> Any:
+    """`jax.tree.map` that also stops at nodes of one type."""
+    return jax.tree.map(function, tree, is_leaf=lambda x: isinstance(x, node))

@@ -1,0 +1,394 @@
+"""The one driver: any agent with `update` on any environment, one run or thousands.
+
+Called with ordinary values, `train` compiles one program for a chunk of training, runs it chunk
+after chunk (so that progress can be shown and a run can be stopped), and returns a `Result`. Called
+with traced values, inside the user's own `jit` or `vmap`, it is the same computation as one scan.
+Both give the same numbers, whatever the chunks.
+
+The random numbers of iteration i come from `fold_in(key, i)`: a run depends on its key alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import checks, evaluate, lanes, rollout
+from jaxrl.lanes import Lanes
+from jaxrl.progress import Progress
+from jaxrl.result import Result, Timing
+from jaxrl.rollout import RESET_EVERY, Streams
+from jaxrl.struct import struct
+from jaxrl.types import Agent, Counter, Env, Key, Metrics, PyTree, Spec
+
+POINTS = 100
+"""Points of a learning curve, unless `log_every` says otherwise."""
+
+CHUNK_SECONDS = 1.0
+"""How long a chunk should take: the interval between two lines of progress."""
+
+
+@struct
+class Run:
+    """Everything needed to go on."""
+
+    state: Any
+    streams: Streams
+    iteration: Counter
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What of a call to `train` is part of the program."""
+
+    spec: Spec
+    iterations: int
+    per_point: int  # iterations averaged into one point of the curves
+    evaluate_points: int  # points between two evaluations; 0 for none
+    evaluate_episodes: int
+    reset_every: int
+    lanes: Lanes | None  # None: a single run, without a lane axis
+
+    @property
+    def points(self) -> int:
+        return math.ceil(self.iterations / self.per_point)
+
+
+def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
+    init_key, env_key = jax.random.split(jax.random.fold_in(key, 2**31))
+    state = agent.init(init_key, plan.spec)
+    return Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
+
+
+def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run, Metrics]:
+    """One rollout and one update."""
+    count = run.iteration.value
+    rollout_key, update_key = jax.random.split(jax.random.fold_in(key, count))
+    streams, experience, episodes = rollout.collect(
+        agent, env, plan.spec, run.state, run.streams, rollout_key, count, plan.reset_every
+    )
+    state, metrics = agent.update(run.state, experience, update_key)
+    return Run(state, streams, run.iteration.add(1)), {
+        **metrics,
+        "episode/return": episodes.returns,
+        "episode/length": episodes.lengths,
+        "episode/count": episodes.count,
+    }
+
+
+def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run, Metrics]:
+    """One point of the learning curves: `per_point` iterations, or as many as are left.
+
+    A metric is averaged over the iterations in which it exists (is not NaN); episode metrics are
+    averaged over the episodes that ended.
+    """
+    remaining = plan.iterations - run.iteration.value
+    shapes = jax.eval_shape(lambda r, k: iterate(agent, env, r, k, plan)[1], run, key)
+    zeros = {name: jnp.zeros(()) for name in shapes}
+
+    def body(_: jax.Array, carry: tuple[Run, Metrics, Metrics]) -> tuple[Run, Metrics, Metrics]:
+        run, sums, counts = carry
+        run, metrics = iterate(agent, env, run, key, plan)
+        for name, value in metrics.items():
+            exists = ~jnp.isnan(value)
+            sums = {**sums, name: sums[name] + jnp.where(exists, value, 0)}
+            counts = {**counts, name: counts[name] + exists}
+        return run, sums, counts
+
+    bound = jnp.minimum(plan.per_point, remaining)
+    run, sums, counts = jax.lax.fori_loop(0, bound, body, (run, zeros, zeros))
+    episodes = sums["episode/count"]
+    for name in ("episode/return", "episode/length"):
+        counts[name] = episodes
+    metrics = {name: sums[name] / counts[name] for name in sums}
+    metrics["episode/count"] = episodes
+    if plan.evaluate_points:
+        due = run.iteration.value % (plan.per_point * plan.evaluate_points) == 0
+        due |= run.iteration.value == plan.iterations
+
+        def assess(state: Any) -> tuple[jax.Array, jax.Array]:
+            eval_key = jax.random.fold_in(jax.random.fold_in(key, 2**31 + 1), run.iteration.value)
+            played = evaluate.play(
+                agent, env, plan.spec, state, eval_key, plan.evaluate_episodes, evaluate.MAX_STEPS
+            )
+            return played.returns.mean(), played.lengths.mean()
+
+        nan = jnp.full((), jnp.nan)
+        score, length = jax.lax.cond(due, assess, lambda _: (nan, nan), run.state)
+        metrics |= {"evaluate/return": score, "evaluate/length": length}
+    return run, metrics
+
+
+def _points(
+    agent: Agent, env: Env, run: Run, key: Key, plan: Plan, count: jax.Array | int, room: int
+) -> tuple[Run, Metrics]:
+    """`count` points (at most `room`, which sets the shape of the metrics)."""
+    shapes = jax.eval_shape(lambda r, k: _point(agent, env, r, k, plan)[1], run, key)
+    rows = {name: jnp.full(room, jnp.nan) for name in shapes}
+
+    def body(i: jax.Array, carry: tuple[Run, Metrics]) -> tuple[Run, Metrics]:
+        run, rows = carry
+        run, metrics = _point(agent, env, run, key, plan)
+        return run, {name: rows[name].at[i].set(metrics[name]) for name in rows}
+
+    return jax.lax.fori_loop(0, count, body, (run, rows))
+
+
+def _split(agent: Agent, key: Key, plan: Plan) -> tuple[PyTree, PyTree]:
+    """-> what all lanes share, what each has its own of."""
+    if checks.stacked(agent):
+        return None, (agent, key)
+    return agent, (None, key)
+
+
+def _begin_all(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
+    if plan.lanes is None:
+        return begin(agent, env, key, plan)
+    common, own = _split(agent, key, plan)
+
+    def one(shared: PyTree, split: PyTree) -> Run:
+        agent, key = split
+        return begin(shared[0] if agent is None else agent, shared[1], key, plan)
+
+    return lanes.each(one, (common, env), own, plan.lanes)
+
+
+def _points_all(
+    agent: Agent, env: Env, run: Run, key: Key, plan: Plan, count: jax.Array | int, room: int
+) -> tuple[Run, Metrics]:
+    if plan.lanes is None:
+        return _points(agent, env, run, key, plan, count, room)
+    common, own = _split(agent, key, plan)
+
+    def one(shared: PyTree, split: PyTree) -> tuple[Run, Metrics]:
+        common, env, count = shared
+        run, (agent, key) = split
+        return _points(common if agent is None else agent, env, run, key, plan, count, room)
+
+    return lanes.each(one, (common, env, count), (run, own), plan.lanes)
+
+
+_begin_jit = jax.jit(_begin_all, static_argnames=("plan",))
+_advance_donating = jax.jit(
+    _points_all, static_argnames=("plan", "room"), donate_argnames=("run",)
+)
+_advance_keeping = jax.jit(_points_all, static_argnames=("plan", "room"))
+
+
+@dataclasses.dataclass
+class _Call:
+    """The arguments of `train` after checking."""
+
+    agent: Any
+    env: Any
+    key: Key
+    plan: Plan
+
+
+def _prepare(
+    agent: Agent,
+    env: Env,
+    key: Key,
+    *,
+    steps: int,
+    evaluate_every: int | None,
+    evaluate_episodes: int,
+    log_every: int | None,
+    reset_every: int,
+    together: int | None,
+) -> _Call:
+    traced = checks.is_traced((agent, env, key))
+    spec = checks.task(agent, env, steps)
+    key, count = checks.keys(key, agent)
+    for name, value in (("log_every", log_every), ("evaluate_every", evaluate_every)):
+        if value is not None:
+            checks.positive_int(value, name)
+    checks.positive_int(evaluate_episodes, "evaluate_episodes")
+    checks.positive_int(reset_every, "reset_every")
+    if together is not None:
+        checks.positive_int(together, "lanes")
+    per_iteration = agent.num_envs * agent.num_steps
+    iterations = steps // per_iteration
+    per_point = max(1, round((log_every or steps / POINTS) / per_iteration))
+    evaluate_points = 0
+    if evaluate_every is not None:
+        period = max(1, round(evaluate_every / per_iteration))
+        evaluate_points = math.ceil(period / per_point)
+        per_point = max(1, round(period / evaluate_points))
+    plan = Plan(
+        spec=spec,
+        iterations=iterations,
+        per_point=min(per_point, iterations),
+        evaluate_points=evaluate_points,
+        evaluate_episodes=evaluate_episodes,
+        reset_every=reset_every,
+        lanes=None if count is None else lanes.arrange(count, together, spread=not traced),
+    )
+    if traced:
+        return _Call(agent, env, key, plan)
+    checks.memory(agent, spec, count or 1)
+    # Strong types: a float and a float32 scalar must be the same program.
+    agent, env = jax.tree.map(jnp.asarray, (agent, env))
+    if plan.lanes is not None:
+        key = lanes.pad(key, plan.lanes)
+        if checks.stacked(agent):
+            agent = jax.tree.map(lambda x: jnp.broadcast_to(x, count), agent)
+            agent = lanes.pad(agent, plan.lanes)
+    return _Call(agent, env, key, plan)
+
+
+def _result(call: _Call, run: Run, metrics: Metrics, timing: Timing) -> Result:
+    plan = call.plan
+    agent, state = call.agent, run.state
+    if plan.lanes is not None:
+        state, metrics = lanes.trim((state, metrics), plan.lanes)
+        if checks.stacked(agent):
+            agent = lanes.trim(agent, plan.lanes)
+    per_iteration = agent.num_envs * agent.num_steps
+    ends = jnp.minimum(jnp.arange(1, plan.points + 1) * plan.per_point, plan.iterations)
+    return Result(
+        agent=agent,
+        state=state,
+        metrics=metrics,
+        steps=ends * per_iteration,
+        spec=plan.spec,
+        timing=timing,
+        runs=None if plan.lanes is None else plan.lanes.count,
+    )
+
+
+def train(
+    agent: Agent,
+    env: Env,
+    key: Key,
+    *,
+    steps: int,
+    progress: bool | None = None,
+    evaluate_every: int | None = None,
+    evaluate_episodes: int = 128,
+    log_every: int | None = None,
+    reset_every: int = RESET_EVERY,
+    lanes: int | None = None,
+) -> Result:
+    """Train `agent` on `env` for `steps` environment steps per run (rounded down to whole
+    iterations of `agent.num_envs * agent.num_steps`).
+
+    `key` is one key, or an array of keys for as many independent runs; `agent` may be a stack of
+    agents, one setting of its float hyperparameters per run. Runs are spread over all local
+    devices; `lanes` says how many are advanced together on each (by default all of them on an
+    accelerator, and one after the other on a CPU, which is faster there).
+
+    `progress` shows a line per second: None means only on a terminal. `evaluate_every` adds
+    `evaluate/return`, the mean of `evaluate_episodes` episodes played without exploration, about
+    every so many steps. `log_every` sets the spacing of the learning curves (a hundred points by
+    default). `reset_every` is explained in `jaxrl.rollout`; 1 makes every start a fresh one.
+    """
+    call = _prepare(
+        agent,
+        env,
+        key,
+        steps=steps,
+        evaluate_every=evaluate_every,
+        evaluate_episodes=evaluate_episodes,
+        log_every=log_every,
+        reset_every=reset_every,
+        together=lanes,
+    )
+    plan = call.plan
+    if checks.is_traced((agent, env, key)):
+        # Constants of the caller's program must not be folded into ours: same numbers, same bits.
+        own = jax.lax.optimization_barrier((call.agent, call.env))
+        agent, env = jax.tree.map(jnp.asarray, own)
+        run = _begin_all(agent, env, call.key, plan)
+        run, metrics = _points_all(agent, env, run, call.key, plan, plan.points, plan.points)
+        return _result(call, run, metrics, Timing())
+
+    run, rows, timing = None, [], Timing()
+    for run, metrics, timing in _chunks(call, progress, donate=True):
+        rows.append(metrics)
+    metrics = {name: jnp.concatenate([row[name] for row in rows], -1) for name in rows[0]}
+    return _result(call, run, metrics, timing)
+
+
+def stream(
+    agent: Agent,
+    env: Env,
+    key: Key,
+    *,
+    steps: int,
+    log_every: int | None = None,
+    evaluate_every: int | None = None,
+    evaluate_episodes: int = 128,
+    reset_every: int = RESET_EVERY,
+    lanes: int | None = None,
+) -> Iterator[tuple[Any, Metrics]]:
+    """`train` as a loop of your own: yields the agent's state and the metrics after every point of
+    the learning curve. The state is yours to keep; leaving the loop stops the run."""
+    call = _prepare(
+        agent,
+        env,
+        key,
+        steps=steps,
+        evaluate_every=evaluate_every,
+        evaluate_episodes=evaluate_episodes,
+        log_every=log_every,
+        reset_every=reset_every,
+        together=lanes,
+    )
+    if checks.is_traced((agent, env, key)):
+        raise TypeError(
+            "jaxrl.stream was called inside jit or vmap, where a Python loop cannot follow a run; "
+            "call jaxrl.train there, or stream with concrete values outside."
+        )
+    return _stream(call)
+
+
+def _stream(call: _Call) -> Iterator[tuple[Any, Metrics]]:
+    for run, metrics, _ in _chunks(call, progress=False, donate=False, chunk=1):
+        state = run.state
+        if call.plan.lanes is not None:
+            state, metrics = lanes.trim((state, metrics), call.plan.lanes)
+        yield state, {name: row[..., 0] for name, row in metrics.items()}
+
+
+def _chunks(
+    call: _Call, progress: bool | None, donate: bool, chunk: int | None = None
+) -> Iterator[tuple[Run, Metrics, Timing]]:
+    """Advance chunk by chunk; the metrics are cut to the points that were made."""
+    plan = call.plan
+    advance = _advance_donating if donate else _advance_keeping
+    advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
+    began = time.perf_counter()
+    show = Progress(progress, plan.iterations, call.agent, plan.lanes)
+    run = _begin_jit(call.agent, call.env, call.key, plan=plan)
+    # No points: compiles, and runs nothing.
+    run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
+    compile_seconds = time.perf_counter() - began
+    show.compiled(compile_seconds)
+
+    made, size, began = 0, 1, time.perf_counter()
+    while made < plan.points:
+        size = min(size, plan.points - made, chunk or plan.points)
+        chunk_began = time.perf_counter()
+        run, metrics = advance(call.agent, call.env, run, call.key, count=size)
+        metrics = jax.device_get({name: row[..., :size] for name, row in metrics.items()})
+        took = time.perf_counter() - chunk_began
+        made += size
+        iterations = min(made * plan.per_point, plan.iterations)
+        runs = 1 if plan.lanes is None else plan.lanes.count
+        timing = Timing(
+            compile_seconds=compile_seconds,
+            run_seconds=time.perf_counter() - began,
+            steps=iterations * call.agent.num_envs * call.agent.num_steps * runs,
+        )
+        show.advanced(iterations, metrics, timing)
+        yield run, {name: jnp.asarray(row) for name, row in metrics.items()}, timing
+        size = max(1, int(size * min(4.0, CHUNK_SECONDS / max(took, 1e-6))))
+    show.close()
