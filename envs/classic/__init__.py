@@ -1,0 +1,1 @@
+"""The classic control tasks, step for step those of Gymnasium."""

@@ -1,0 +1,66 @@
+"""CartPole: keep a pole upright on a cart by pushing left or right.
+
+The equations are those of Barto, Sutton and Anderson, "Neuronlike adaptive elements that can solve
+difficult learning control problems" (1983), with the constants of Gymnasium's CartPole-v1.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.spaces import Box, Discrete
+from jaxrl.struct import Float, param, struct
+from jaxrl.types import Key, Step
+
+ANGLE = 12 * jnp.pi / 180
+
+
+@struct
+class CartPole:
+    """+1 for every step, up to and including the one in which the pole falls or the cart leaves
+    the track. The state is the observation: position, velocity, angle, angular velocity."""
+
+    gravity: Float = param(9.8, "gravity", low=0.0)
+    mass_cart: Float = param(1.0, "mass of the cart", above=0.0)
+    mass_pole: Float = param(0.1, "mass of the pole", above=0.0)
+    half_length: Float = param(0.5, "half the length of the pole", above=0.0)
+    force: Float = param(10.0, "force of a push", above=0.0)
+    dt: Float = param(0.02, "seconds per step", above=0.0)
+    max_position: Float = param(2.4, "half the length of the track", above=0.0)
+    max_angle: Float = param(ANGLE, "angle at which the pole counts as fallen", above=0.0)
+    start_range: Float = param(0.05, "starts are uniform within this of zero", low=0.0)
+
+    @property
+    def obs_space(self) -> Box:
+        high = [2 * 2.4, jnp.inf, 2 * ANGLE, jnp.inf]
+        return Box([-h for h in high], high)
+
+    @property
+    def action_space(self) -> Discrete:
+        return Discrete(2)
+
+    @property
+    def time_limit(self) -> None:
+        return None
+
+    def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
+        state = jax.random.uniform(key, (4,), jnp.float32, -1, 1) * self.start_range
+        return state, state
+
+    def step(self, state: jax.Array, action: jax.Array, key: Key) -> tuple[jax.Array, Step]:
+        del key
+        x_dot, theta, theta_dot = state[1], state[2], state[3]
+        force = jnp.where(action == 1, self.force, -self.force)
+        sin, cos = jnp.sin(theta), jnp.cos(theta)
+        mass = self.mass_cart + self.mass_pole
+        moment = self.mass_pole * self.half_length
+        push = (force + moment * theta_dot**2 * sin) / mass
+        theta_acc = (self.gravity * sin - cos * push) / (
+            self.half_length * (4 / 3 - self.mass_pole * cos**2 / mass)
+        )
+        x_acc = push - moment * theta_acc * cos / mass
+        rates = jnp.stack([x_dot, x_acc, theta_dot, theta_acc])  # [4]
+        state = state + self.dt * rates
+        fallen = (jnp.abs(state[0]) > self.max_position) | (jnp.abs(state[2]) > self.max_angle)
+        return state, Step(state, jnp.ones((), jnp.float32), fallen, jnp.zeros((), bool))

@@ -1,0 +1,129 @@
+"""Environments by name: `make("CartPole-v1", gravity=5.0)`.
+
+A name with a slash belongs to an adapter: `make("gymnax/Breakout-MinAtar")`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+from jaxrl import checks
+from jaxrl.envs.wrappers import TimeLimit
+from jaxrl.types import Env
+
+ADAPTERS = ("brax", "gymnax", "mjx", "playground")
+"""Modules of `jaxrl.envs.adapters`, each with a `make(name, **constants)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """How to build one environment. `factory` may be "module:attribute", imported when needed."""
+
+    factory: Callable[..., Env] | str
+    max_steps: int | None = None
+
+    def load(self) -> Callable[..., Env]:
+        if not isinstance(self.factory, str):
+            return self.factory
+        module, attribute = self.factory.split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(name: str, factory: Callable[..., Env] | str, max_steps: int | None = None) -> None:
+    """Make `factory(**constants)` available as `make(name, **constants)`, cut after `max_steps`.
+
+    `factory` is a class, a function, or "module:attribute" of either.
+    """
+    if "/" in name:
+        raise ValueError(
+            f"name={name!r}: a slash is for adapters; write {name.replace('/', '-')!r}."
+        )
+    if name in _entries:
+        raise ValueError(f"name={name!r} is registered already; choose another.")
+    if not callable(factory) and not (isinstance(factory, str) and factory.count(":") == 1):
+        raise TypeError(
+            f"factory={factory!r} must be a class or a function that returns an environment, "
+            'or where to find one: "my_package.my_module:MyEnv".'
+        )
+    _entries[name] = Entry(factory, max_steps)
+
+
+def names() -> list[str]:
+    """All registered names. Adapters have their own: `jaxrl.envs.adapters.gymnax.names()`."""
+    return sorted(_entries)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    """The known words most like `word`, whatever the case, as text."""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(word.lower(), list(by_lower), n=3, cutoff=0.5)
+    return " or ".join(repr(by_lower[f]) for f in found)
+
+
+def _adapted(name: str, constants: dict[str, Any]) -> Env:
+    package, _, rest = name.partition("/")
+    if package not in ADAPTERS:
+        nearest = _nearest(package, list(ADAPTERS)) or ", ".join(map(repr, ADAPTERS))
+        raise ValueError(
+            f"name={name!r}: there is no adapter {package!r}. Did you mean {nearest}? Without a "
+            "slash: jaxrl.envs.names() lists the bundled environments."
+        )
+    return importlib.import_module(f"jaxrl.envs.adapters.{package}").make(rest, **constants)
+
+
+def make(name: str, **constants: Any) -> Env:
+    """Build an environment. `constants` replace its defaults; `max_steps` its time limit
+    (None for none)."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name={name!r} must be text such as 'CartPole-v1'; jaxrl.envs.names() lists them."
+        )
+    if "/" in name:
+        return _adapted(name, constants)
+    if name not in _entries:
+        nearest = _nearest(name, names())
+        hint = f"Did you mean {nearest}? " if nearest else ""
+        raise ValueError(
+            f"name={name!r} is not a known environment. {hint}jaxrl.envs.names() lists all "
+            f"{len(_entries)}; 'gymnax/{name}' or 'brax/{name}' asks another library."
+        )
+    entry = _entries[name]
+    factory = entry.load()
+    parameters = inspect.signature(factory).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    limits = {} if "max_steps" in parameters else {"max_steps": entry.max_steps}
+    known = [*parameters, *limits]
+    for constant in constants:
+        if constant not in known and not open_ended:
+            nearest = _nearest(constant, known)
+            hint = f"Did you mean {nearest}? It" if nearest else "It"
+            raise ValueError(
+                f"{name} has no constant {constant!r}. {hint} has: {', '.join(known)}."
+            )
+    max_steps = constants.pop("max_steps", entry.max_steps) if limits else None
+    env = factory(**constants)
+    if dataclasses.is_dataclass(env):
+        checks.hyperparameters(env)
+    if max_steps is None:
+        return env
+    checks.positive_int(max_steps, "max_steps")
+    return cast(Env, TimeLimit(env, max_steps))
+
+
+def _bundled() -> None:
+    for name, attribute, max_steps in (
+        ("CartPole-v1", "classic.cartpole:CartPole", 500),
+        ("Pendulum-v1", "classic.pendulum:Pendulum", 200),
+    ):
+        register(name, f"jaxrl.envs.{attribute}", max_steps)
+
+
+_bundled()

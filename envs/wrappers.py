@@ -1,0 +1,54 @@
+"""Environments around environments.
+
+Each is a pytree like what it wraps: the inner environment is a traced field, so its constants can
+still be swept, and its state is a field of the outer state. `time_limit` is kept right.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.spaces import Space
+from jaxrl.struct import static, struct
+from jaxrl.types import Env, Key, PyTree, Step
+
+
+@struct
+class Timed:
+    """`t` steps have been made in this episode."""
+
+    inner: PyTree
+    t: jax.Array  # int32
+
+
+@struct
+class TimeLimit:
+    """Truncates after `max_steps` steps. The observation does not tell how many are left: that the
+    episode stops is no property of the task, and its value goes on."""
+
+    env: Env
+    max_steps: int = static(1000, "steps in an episode at most", low=1)
+
+    @property
+    def obs_space(self) -> Space:
+        return self.env.obs_space
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    @property
+    def time_limit(self) -> int | None:
+        inner = self.env.time_limit
+        return self.max_steps if inner is None else min(inner, self.max_steps)
+
+    def reset(self, key: Key) -> tuple[Timed, PyTree]:
+        state, obs = self.env.reset(key)
+        return Timed(state, jnp.zeros((), jnp.int32)), obs
+
+    def step(self, state: Timed, action: jax.Array, key: Key) -> tuple[Timed, Step]:
+        inner, step = self.env.step(state.inner, action, key)
+        t = state.t + 1
+        truncated = step.truncated | (t >= self.max_steps)
+        return Timed(inner, t), Step(step.obs, step.reward, step.terminated, truncated)
