@@ -166,6 +166,7 @@ def evaluate(
         key = jnp.broadcast_to(key, (count or 1,))
     if count is None:
         state = lanes.stack_one(state)
+    state = lanes.shared_counters(state)
     own = lanes.pad((agent if stacked else None, state, key), plan)
     if isinstance(agent, _Function):
         played = jax.device_get(play(agent, env, spec, (), key[0], episodes, max_steps))

@@ -50,6 +50,15 @@ def arrange(count: int, together: int | None, spread: bool = True) -> Lanes:
     return Lanes(count, devices, groups, math.ceil(per_device / groups))
 
 
+def shared_counters(tree: PyTree) -> PyTree:
+    """Undo what a caller's own vmap did to the counters: they are the same in every lane."""
+
+    def one(x: Any) -> Any:
+        return Counter(x.value.ravel()[0]) if is_counter(x) else x
+
+    return map_nodes(one, tree, Counter)
+
+
 def is_counter(x: Any) -> bool:
     return isinstance(x, Counter)
 
@@ -64,8 +73,8 @@ def stack_one(tree: PyTree) -> PyTree:
     return map_nodes(lambda x: x if is_counter(x) else x[None], tree, Counter)
 
 
-def pick(tree: PyTree, index: int) -> PyTree:
-    """One lane of a stack. Counters have no lanes, unless a caller's own vmap gave them some."""
+def pick(tree: PyTree, index: int | slice) -> PyTree:
+    """One lane of a stack, or several. Counters have no lanes, unless a caller's own vmap gave them some."""
 
     def one(x: Any) -> Any:
         if is_counter(x):
@@ -95,8 +104,12 @@ def each(
 ) -> PyTree:
     """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result."""
     one = map_nodes(lambda x: x if is_counter(x) else x[0], split, Counter)
-    result_axes = axes(jax.eval_shape(function, shared, one))
-    together = jax.vmap(function, in_axes=(None, axes(split)), out_axes=result_axes)
+    shapes = jax.eval_shape(function, shared, one)
+
+    def together(shared: PyTree, group: PyTree) -> PyTree:
+        if lanes.group == 1:  # no vmap: a lane is then the very program of a single run
+            return stack_one(function(shared, pick(group, 0)))
+        return jax.vmap(function, (None, axes(group)), axes(shapes))(shared, group)
 
     def on_device(shared: PyTree, split: PyTree) -> PyTree:
         if lanes.groups == 1:
@@ -126,12 +139,11 @@ def each(
         return map_nodes(lambda x: whole if is_counter(x) else lane, tree, Counter)
 
     mesh = jax.make_mesh((lanes.devices,), ("lane",), axis_types=(AxisType.Auto,))
-    out_specs = specs(jax.eval_shape(function, shared, one))
     # The lanes never talk to one another, so there is nothing for the replication check to check.
     return jax.shard_map(
         on_device,
         mesh=mesh,
         in_specs=(PartitionSpec(), specs(split)),
-        out_specs=out_specs,
+        out_specs=specs(shapes),
         check_vma=False,
     )(shared, split)

@@ -25,13 +25,19 @@ def cosine(share: jax.Array) -> jax.Array:
     return 0.5 * (1.0 + jnp.cos(jnp.pi * share))
 
 
+def clip(max_norm: float | jax.Array) -> optax.GradientTransformation:
+    """Scale all gradients together so that their *global* norm is at most `max_norm`: not leaf by
+    leaf, and not element by element."""
+    return optax.clip_by_global_norm(max_norm)
+
+
 def adam(
     lr: float | jax.Array,
     max_grad_norm: float | jax.Array,
     eps: float | jax.Array = 1e-8,
 ) -> optax.GradientTransformation:
-    """Adam behind clipping by the *global* norm (not leaf by leaf, not element by element)."""
-    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adam(lr, eps=eps))
+    """Adam behind `clip`."""
+    return optax.chain(clip(max_grad_norm), optax.adam(lr, eps=eps))
 
 
 def identity(x: jax.Array) -> jax.Array:

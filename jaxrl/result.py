@@ -63,8 +63,8 @@ _act = jax.jit(_act_one, static_argnames="explore")
 class Result:
     """One run, or several: then `state` and `metrics` have a leading axis and `result[i]` is one.
 
-    `metrics[name]` is an array [points] or [runs, points]; `steps` [points] are the environment
-    steps of one run at those points.
+    `metrics[name]` and `steps` are arrays [points] or [runs, points]; `steps` counts the
+    environment steps of one run.
     """
 
     agent: Any
@@ -73,7 +73,11 @@ class Result:
     steps: jax.Array
     spec: Spec = static()
     timing: Timing = static(Timing())
-    runs: int | None = static(None)
+
+    @property
+    def runs(self) -> int | None:
+        """How many runs; None for a single one without a leading axis."""
+        return None if self.steps.ndim == 1 else self.steps.shape[0]
 
     @property
     def policy(self) -> Policy:
@@ -98,22 +102,21 @@ class Result:
             raise TypeError("this result is a single run and has no length.")
         return self.runs
 
-    def __getitem__(self, index: int) -> Result:
-        """Run number `index`."""
+    def __getitem__(self, index: int | slice) -> Result:
+        """Run number `index`, or several of them."""
         if self.runs is None:
             raise TypeError("this result is a single run; use it as it is, without [i].")
-        if not -self.runs <= index < self.runs:
+        if not isinstance(index, slice) and not -self.runs <= index < self.runs:
             raise IndexError(f"run {index} of {self.runs}: give 0 to {self.runs - 1}.")
-        state = lanes.pick(self.state, index)
         agent = self.agent
         if checks.stacked(agent):
             agent = jax.tree.map(lambda x: x[index], agent)
         return dataclasses.replace(
             self,
             agent=agent,
-            state=state,
+            state=lanes.pick(self.state, index),
             metrics={name: row[index] for name, row in self.metrics.items()},
-            runs=None,
+            steps=self.steps[index],
         )
 
     def __repr__(self) -> str:
@@ -138,5 +141,6 @@ class Result:
         if metric not in self.metrics:
             raise ValueError(f"metric={metric!r} is unknown; there are {sorted(self.metrics)}.")
         values = np.atleast_2d(np.asarray(self.metrics[metric]))
-        return curve(np.asarray(self.steps).reshape(-1)[: values.shape[-1]], values, metric,
-                     label=type(self.agent).__name__, path=path, ax=ax)
+        steps = np.atleast_2d(np.asarray(self.steps))[0]
+        name = type(self.agent).__name__
+        return curve(steps, values, metric, label=name, path=path, ax=ax)

@@ -20,7 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl import checks, evaluate, lanes, rollout
+from jaxrl import checks, lanes, rollout
+from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.lanes import Lanes
 from jaxrl.progress import Progress
 from jaxrl.result import Result, Timing
@@ -115,8 +116,8 @@ def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run,
 
         def assess(state: Any) -> tuple[jax.Array, jax.Array]:
             eval_key = jax.random.fold_in(jax.random.fold_in(key, 2**31 + 1), run.iteration.value)
-            played = evaluate.play(
-                agent, env, plan.spec, state, eval_key, plan.evaluate_episodes, evaluate.MAX_STEPS
+            played = play(
+                agent, env, plan.spec, state, eval_key, plan.evaluate_episodes, MAX_STEPS
             )
             return played.returns.mean(), played.lengths.mean()
 
@@ -257,10 +258,9 @@ def _result(call: _Call, run: Run, metrics: Metrics, timing: Timing) -> Result:
         agent=agent,
         state=state,
         metrics=metrics,
-        steps=ends * per_iteration,
+        steps=jnp.broadcast_to(ends * per_iteration, metrics["episode/return"].shape),
         spec=plan.spec,
         timing=timing,
-        runs=None if plan.lanes is None else plan.lanes.count,
     )
 
 
