@@ -120,7 +120,14 @@ def make(name: str, **constants: Any) -> Env:
 
 def _bundled() -> None:
     for name, attribute, max_steps in (
+        ("Acrobot-v1", "classic.acrobot:Acrobot", 500),
         ("CartPole-v1", "classic.cartpole:CartPole", 500),
+        ("MountainCar-v0", "classic.mountain_car:MountainCar", 200),
+        (
+            "MountainCarContinuous-v0",
+            "classic.mountain_car_continuous:MountainCarContinuous",
+            999,
+        ),
         ("Pendulum-v1", "classic.pendulum:Pendulum", 200),
     ):
         register(name, f"jaxrl.envs.{attribute}", max_steps)

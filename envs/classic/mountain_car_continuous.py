@@ -1,0 +1,64 @@
+"""MountainCarContinuous: the same hill with a motor that can be dosed and must be paid for.
+
+The constants are those of Gymnasium's MountainCarContinuous-v0; its flag stands at 0.45.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.spaces import Box
+from jaxrl.struct import Float, param, struct
+from jaxrl.types import Key, Step
+
+
+@struct
+class MountainCarContinuous:
+    """+100 at the flag, minus 0.1 action^2 in every step: standing still is a local optimum.
+    The state is the observation: position, velocity. A wall on the left stops the car."""
+
+    min_position: Float = param(-1.2, "where the wall is")
+    max_position: Float = param(0.6, "end of the world on the right")
+    max_speed: Float = param(0.07, "speed is clipped to this", above=0.0)
+    goal_position: Float = param(0.45, "where the flag is")
+    goal_speed: Float = param(0.0, "the flag counts only at this velocity or more")
+    goal_reward: Float = param(100.0, "reward at the flag")
+    action_cost: Float = param(0.1, "cost of a step with action 1 or -1", low=0.0)
+    power: Float = param(0.0015, "acceleration at action 1", above=0.0)
+    gravity: Float = param(0.0025, "acceleration by the steepest slope", low=0.0)
+    start_low: Float = param(-0.6, "starts are uniform from here")
+    start_high: Float = param(-0.4, "starts are uniform to here")
+
+    @property
+    def obs_space(self) -> Box:
+        return Box(np.float32([-1.2, -0.07]), np.float32([0.6, 0.07]))
+
+    @property
+    def action_space(self) -> Box:
+        return Box(-1.0, 1.0, (1,))
+
+    @property
+    def time_limit(self) -> None:
+        return None
+
+    def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
+        part = jax.random.uniform(key)
+        position = self.start_low + part * (self.start_high - self.start_low)
+        state = jnp.stack([position, jnp.zeros(())])
+        return state, state
+
+    def step(self, state: jax.Array, action: jax.Array, key: Key) -> tuple[jax.Array, Step]:
+        del key
+        position, speed = state[0], state[1]
+        force = jnp.clip(action[0], -1.0, 1.0) * self.power
+        speed = speed + force - jnp.cos(3 * position) * self.gravity
+        speed = jnp.clip(speed, -self.max_speed, self.max_speed)
+        position = jnp.clip(position + speed, self.min_position, self.max_position)
+        speed = jnp.where((position <= self.min_position) & (speed < 0), 0, speed)
+        reached = (position >= self.goal_position) & (speed >= self.goal_speed)
+        # As in Gymnasium the cost is that of the action as given, even beyond [-1, 1].
+        reward = jnp.where(reached, self.goal_reward, 0.0) - self.action_cost * action[0] ** 2
+        state = jnp.stack([position, speed])
+        return state, Step(state, reward, reached, jnp.zeros((), bool))
