@@ -9,18 +9,74 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl.envs.bsuite.catch import Catch
+    from jaxrl.envs.bsuite.deep_sea import DeepSea
+    from jaxrl.envs.bsuite.discounting_chain import DiscountingChain
+    from jaxrl.envs.bsuite.memory_chain import MemoryChain
+    from jaxrl.envs.classic.acrobot import Acrobot
+    from jaxrl.envs.classic.cartpole import CartPole
+    from jaxrl.envs.classic.mountain_car import MountainCar
+    from jaxrl.envs.classic.mountain_car_continuous import MountainCarContinuous
+    from jaxrl.envs.classic.pendulum import Pendulum
     from jaxrl.envs.registry import make, names, register
-    from jaxrl.envs.wrappers import TimeLimit
+    from jaxrl.envs.wrappers import (
+        ClipReward,
+        EpisodeStatistics,
+        Flatten,
+        FrameStack,
+        LastActionReward,
+        Randomize,
+        RescaleAction,
+        StickyAction,
+        TimeLimit,
+        Wrapper,
+    )
 
 _LAZY = {
-    "make": "jaxrl.envs.registry",
-    "names": "jaxrl.envs.registry",
-    "register": "jaxrl.envs.registry",
-    "TimeLimit": "jaxrl.envs.wrappers",
+    "Acrobot": "classic.acrobot",
+    "CartPole": "classic.cartpole",
+    "Catch": "bsuite.catch",
+    "ClipReward": "wrappers",
+    "DeepSea": "bsuite.deep_sea",
+    "DiscountingChain": "bsuite.discounting_chain",
+    "EpisodeStatistics": "wrappers",
+    "Flatten": "wrappers",
+    "FrameStack": "wrappers",
+    "LastActionReward": "wrappers",
+    "MemoryChain": "bsuite.memory_chain",
+    "MountainCar": "classic.mountain_car",
+    "MountainCarContinuous": "classic.mountain_car_continuous",
+    "Pendulum": "classic.pendulum",
+    "Randomize": "wrappers",
+    "RescaleAction": "wrappers",
+    "StickyAction": "wrappers",
+    "TimeLimit": "wrappers",
+    "Wrapper": "wrappers",
+    "make": "registry",
+    "names": "registry",
+    "register": "registry",
 }
 
 __all__ = [
+    "Acrobot",
+    "CartPole",
+    "Catch",
+    "ClipReward",
+    "DeepSea",
+    "DiscountingChain",
+    "EpisodeStatistics",
+    "Flatten",
+    "FrameStack",
+    "LastActionReward",
+    "MemoryChain",
+    "MountainCar",
+    "MountainCarContinuous",
+    "Pendulum",
+    "Randomize",
+    "RescaleAction",
+    "StickyAction",
     "TimeLimit",
+    "Wrapper",
     "make",
     "names",
     "register",
@@ -30,7 +86,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'jaxrl.envs' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(f"jaxrl.envs.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -118,19 +118,32 @@ def make(name: str, **constants: Any) -> Env:
     return cast(Env, TimeLimit(env, max_steps))
 
 
-def _bundled() -> None:
-    for name, attribute, max_steps in (
-        ("Acrobot-v1", "classic.acrobot:Acrobot", 500),
-        ("CartPole-v1", "classic.cartpole:CartPole", 500),
-        ("MountainCar-v0", "classic.mountain_car:MountainCar", 200),
-        (
-            "MountainCarContinuous-v0",
-            "classic.mountain_car_continuous:MountainCarContinuous",
-            999,
-        ),
-        ("Pendulum-v1", "classic.pendulum:Pendulum", 200),
-    ):
-        register(name, f"jaxrl.envs.{attribute}", max_steps)
+_BUNDLED = {
+    "Acrobot-v1": ("classic.acrobot:Acrobot", 500),
+    "Asterix-MinAtar": ("minatar.asterix:Asterix", None),
+    "Breakout-MinAtar": ("minatar.breakout:Breakout", None),
+    "CartPole-v1": ("classic.cartpole:CartPole", 500),
+    "Catch-bsuite": ("bsuite.catch:Catch", None),
+    "DeepSea-bsuite": ("bsuite.deep_sea:DeepSea", None),
+    "DiscountingChain-bsuite": ("bsuite.discounting_chain:DiscountingChain", None),
+    "Freeway-MinAtar": ("minatar.freeway:Freeway", None),
+    "MemoryChain-bsuite": ("bsuite.memory_chain:MemoryChain", None),
+    "MountainCar-v0": ("classic.mountain_car:MountainCar", 200),
+    "MountainCarContinuous-v0": ("classic.mountain_car_continuous:MountainCarContinuous", 999),
+    "Pendulum-v1": ("classic.pendulum:Pendulum", 200),
+    "Probe-Action": ("probe:ProbeAction", None),
+    "Probe-Continuous": ("probe:ProbeContinuous", None),
+    "Probe-ContinuousPolicy": ("probe:ProbeContinuousPolicy", None),
+    "Probe-Credit": ("probe:ProbeCredit", None),
+    "Probe-Discount": ("probe:ProbeDiscount", None),
+    "Probe-Memory": ("probe:ProbeMemory", None),
+    "Probe-Observation": ("probe:ProbeObservation", None),
+    "Probe-Policy": ("probe:ProbePolicy", None),
+    "Probe-Truncation": ("probe:ProbeTruncation", 2),
+    "Probe-Value": ("probe:ProbeValue", None),
+    "Seaquest-MinAtar": ("minatar.seaquest:Seaquest", None),
+    "SpaceInvaders-MinAtar": ("minatar.space_invaders:SpaceInvaders", None),
+}
 
-
-_bundled()
+for _name, (_where, _max_steps) in _BUNDLED.items():
+    register(_name, f"jaxrl.envs.{_where}", _max_steps)

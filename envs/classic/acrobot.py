@@ -68,7 +68,7 @@ class Acrobot:
         speed_2 = jnp.clip(speed_2, -self.max_speed_2, self.max_speed_2)
         state = jnp.stack([angle_1, angle_2, speed_1, speed_2])
         reached = -jnp.cos(angle_1) - jnp.cos(angle_1 + angle_2) > self.goal_height
-        reward = jnp.where(reached, 0.0, -1.0)
+        reward = jnp.where(reached, 0.0, -1.0).astype(jnp.float32)
         return state, Step(self._observe(state), reward, reached, jnp.zeros((), bool))
 
     def _observe(self, state: jax.Array) -> jax.Array:

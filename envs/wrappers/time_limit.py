@@ -1,17 +1,15 @@
-"""Environments around environments.
-
-Each is a pytree like what it wraps: the inner environment is a traced field, so its constants can
-still be swept, and its state is a field of the outer state. `time_limit` is kept right.
-"""
+"""Episodes that stop although the task goes on."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl.spaces import Space
+from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.struct import static, struct
-from jaxrl.types import Env, Key, PyTree, Step
+from jaxrl.types import Key, PyTree, Step
 
 
 @struct
@@ -23,20 +21,11 @@ class Timed:
 
 
 @struct
-class TimeLimit:
+class TimeLimit(Wrapper):
     """Truncates after `max_steps` steps. The observation does not tell how many are left: that the
     episode stops is no property of the task, and its value goes on."""
 
-    env: Env
     max_steps: int = static(1000, "steps in an episode at most", low=1)
-
-    @property
-    def obs_space(self) -> Space:
-        return self.env.obs_space
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
 
     @property
     def time_limit(self) -> int | None:
@@ -51,4 +40,4 @@ class TimeLimit:
         inner, step = self.env.step(state.inner, action, key)
         t = state.t + 1
         truncated = step.truncated | (t >= self.max_steps)
-        return Timed(inner, t), Step(step.obs, step.reward, step.terminated, truncated)
+        return Timed(inner, t), dataclasses.replace(step, truncated=truncated)

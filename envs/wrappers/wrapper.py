@@ -1,0 +1,37 @@
+"""A wrapper that changes nothing: the start of all others, and of your own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jaxrl.spaces import Space
+from jaxrl.struct import struct
+from jaxrl.types import Env, Key, PyTree, Step
+
+
+@struct
+class Wrapper:
+    """Passes everything through. A subclass overrides what it changes; it must keep the promise of
+    `time_limit`, which is the inner one's unless the wrapper itself truncates."""
+
+    env: Env
+
+    @property
+    def obs_space(self) -> Space:
+        return self.env.obs_space
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    @property
+    def time_limit(self) -> int | None:
+        return self.env.time_limit
+
+    def reset(self, key: Key) -> tuple[Any, PyTree]:
+        return self.env.reset(key)
+
+    def step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Step]:
+        return self.env.step(state, action, key)
