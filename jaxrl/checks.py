@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import devices, spaces
+from jaxrl import devices, random, spaces
 from jaxrl.struct import Bounds, is_static
 from jaxrl.types import MAX_COUNT, Env, Key, PyTree, Spec
 
@@ -163,6 +163,7 @@ def keys(key: Any, agent: Any) -> tuple[Key, int | None]:
     if key.ndim == 1 and key.shape[0] == 0:
         raise ValueError("key holds no keys: write jax.random.split(key, 8) for eight runs.")
     count = key.shape[0] if key.ndim else None
+    key = random.unrolled(key)
     size = stack_size(agent)
     if size is not None:
         if count is None:

@@ -36,8 +36,9 @@ def adam(
     max_grad_norm: float | jax.Array,
     eps: float | jax.Array = 1e-8,
 ) -> optax.GradientTransformation:
-    """Adam behind `clip`."""
-    return optax.chain(clip(max_grad_norm), optax.adam(lr, eps=eps))
+    """Adam behind `clip`, over all parameters as one vector: for small networks the number of
+    operations is what costs, and this makes it independent of the number of layers."""
+    return optax.flatten(optax.chain(clip(max_grad_norm), optax.adam(lr, eps=eps)))
 
 
 def identity(x: jax.Array) -> jax.Array:

@@ -338,3 +338,35 @@ def _read_stack(
 def sample(replay: Replay, key: Key, batch_size: int, n: int = 1, gamma: Float = 0.99) -> Batch:
     """A uniform batch of windows of up to n steps."""
     return gather(replay, draw(replay, key, batch_size, n), n, gamma)
+
+
+@struct
+class Uniform:
+    """Draws every window equally often, and remembers nothing. `jaxrl.priority.Prioritized` has the
+    same four functions."""
+
+    def init(self, replay: Replay) -> tuple[()]:
+        del replay
+        return ()
+
+    def added(self, memory: tuple[()], replay: Replay, num_steps: int, n: int) -> tuple[()]:
+        del replay, num_steps, n
+        return memory
+
+    def draw(
+        self,
+        memory: tuple[()],
+        replay: Replay,
+        key: Key,
+        batch_size: int,
+        n: int,
+        share: jax.Array,
+    ) -> Index:
+        del memory, share
+        return draw(replay, key, batch_size, n)
+
+    def learned(
+        self, memory: tuple[()], replay: Replay, index: Index, error: jax.Array
+    ) -> tuple[()]:
+        del replay, index, error
+        return memory

@@ -121,6 +121,42 @@ def _next_spare(streams_spares: PyTree, used: jax.Array) -> PyTree:
     return jax.tree.map(pick, streams_spares)
 
 
+def _keep(final_obs: PyTree, obs: PyTree, truncated: jax.Array, row: jax.Array) -> PyTree:
+    """Write the observations of truncated episodes to their row."""
+
+    def write(rows: jax.Array, new: jax.Array) -> jax.Array:
+        if rows.shape[0] == 1:
+            return select(truncated, new, rows[0])[None]
+        old = jax.lax.dynamic_index_in_dim(rows, row, keepdims=False)
+        return jax.lax.dynamic_update_index_in_dim(rows, select(truncated, new, old), row, 0)
+
+    return jax.tree.map(write, final_obs, obs)
+
+
+def _count(
+    streams: Streams, reward: jax.Array, ended: jax.Array
+) -> tuple[jax.Array, jax.Array, Episodes]:
+    """-> return and length so far of the running episodes, and sums over those that ended.
+
+    The returns of the finished episodes of one environment add up to all its rewards until the
+    last end: no need to look at each episode.
+    """
+    num_steps = reward.shape[0]
+    t = jnp.arange(1, num_steps + 1)[:, None]  # [T, 1]
+    last = jnp.max(jnp.where(ended, t, 0), axis=0)  # [N]: steps until the last end, 0 for none
+    some = last > 0
+    finished = jnp.sum(jnp.where(t <= last, reward, 0), axis=0)
+    running = jnp.sum(jnp.where(t > last, reward, 0), axis=0)
+    episodes = Episodes(
+        returns=jnp.sum(jnp.where(some, streams.episode_return + finished, 0)),
+        lengths=jnp.sum(jnp.where(some, streams.episode_length + last, 0)).astype(jnp.float32),
+        count=jnp.sum(ended).astype(jnp.float32),
+    )
+    returns = running + jnp.where(some, 0, streams.episode_return)
+    lengths = num_steps - last + jnp.where(some, 0, streams.episode_length)
+    return returns, lengths, episodes
+
+
 def collect(
     agent: Agent,
     env: Env,
@@ -142,10 +178,9 @@ def collect(
     limit = spec.time_limit
     rows = 0 if limit is None else math.ceil(num_steps / limit)
     final_obs = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), streams.obs)
-    none = jnp.zeros(num_envs)
 
     def play(carry: tuple[Any, ...], x: tuple[Any, ...]) -> tuple[tuple[Any, ...], PyTree]:
-        env_state, obs, first, memory, used, ret, length, final_obs, sums = carry
+        env_state, obs, first, memory, used, final_obs = carry
         t, act_key, env_keys = x
         out = act(agent, state, obs, act_key, memory, first, explore=True)
         env_state, step = jax.vmap(env.step)(env_state, out.action, env_keys)
@@ -154,51 +189,29 @@ def collect(
         ended = terminated | truncated
 
         if rows:
-            row = t // limit
-
-            def keep(kept: jax.Array, new: jax.Array) -> jax.Array:
-                return kept.at[row].set(select(truncated, new, kept[row]))
-
-            final_obs = jax.tree.map(keep, final_obs, step.obs)
+            final_obs = _keep(final_obs, step.obs, truncated, t // limit)
 
         spare_state, spare_obs = _next_spare(streams.spares, used)
         env_state = select(ended, spare_state, env_state)
         next_obs = select(ended, spare_obs, step.obs)
-        ret = ret + step.reward
-        length = length + 1
-        sums = (
-            sums[0] + jnp.where(ended, ret, 0),
-            sums[1] + jnp.where(ended, length, 0),
-            sums[2] + ended,
-        )
-        ret = jnp.where(ended, 0, ret)
-        length = jnp.where(ended, 0, length)
-        stored = (obs, out.action, step.reward, terminated, truncated, first, out.extras)
-        memory = out.memory
-        carry = (env_state, next_obs, ended, memory, used + ended, ret, length, final_obs, sums)
-        return carry, stored
+        stored = (obs, out.action, step.reward, terminated, truncated, out.extras)
+        return (env_state, next_obs, ended, out.memory, used + ended, final_obs), stored
 
     carry = (
-        streams.env_state,
-        streams.obs,
-        streams.first,
-        streams.memory,
-        streams.used,
-        streams.episode_return,
-        streams.episode_length,
-        final_obs,
-        (none, none, none),
-    )
+        streams.env_state, streams.obs, streams.first, streams.memory, streams.used, final_obs
+    )  # fmt: skip
     carry, stored = jax.lax.scan(play, carry, (jnp.arange(num_steps), act_keys, env_keys))
-    env_state, last_obs, first, memory, used, ret, length, final_obs, sums = carry
-    obs, action, reward, terminated, truncated, firsts, extras = stored
+    env_state, last_obs, first, memory, used, final_obs = carry
+    obs, action, reward, terminated, truncated, extras = stored
+    ended = terminated | truncated
+    returns, lengths, episodes = _count(streams, reward, ended)
     rollout = Rollout(
         obs=obs,
         action=action,
         reward=reward,
         terminated=terminated,
         truncated=truncated,
-        first=firsts,
+        first=jnp.concatenate([streams.first[None], ended[:-1]]),
         last_obs=last_obs,
         final_obs=final_obs,
         extras=extras,
@@ -212,8 +225,7 @@ def collect(
         memory=memory,
         spares=streams.spares,
         used=used,
-        episode_return=ret,
-        episode_length=length,
+        episode_return=returns,
+        episode_length=lengths,
     )
-    episodes = Episodes(sums[0].sum(), sums[1].sum(), sums[2].sum())
     return streams, rollout, episodes

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import networks, optim, policies, returns
+from jaxrl import networks, optim, policies, random, returns
 from jaxrl.losses import policy as losses
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -161,12 +161,9 @@ class PPO:
 
         def epoch(carry: tuple[State, jax.Array], key: Key) -> tuple[Any, Metrics]:
             state, going = carry
-            order = jnp.argsort(jax.random.bits(key, (size,))).reshape(self.minibatches, -1)
-
-            def step(state: State, rows: jax.Array) -> tuple[State, Metrics]:
-                return self.learn(state, jax.tree.map(lambda x: x[rows], batch), key)
-
-            learned, metrics = jax.lax.scan(step, state, order)
+            order = random.permutation(key, size).reshape(self.minibatches, -1)
+            shuffled = jax.tree.map(lambda x: x[order], batch)  # [M, B / M, ...]
+            learned, metrics = jax.lax.scan(lambda s, b: self.learn(s, b, key), state, shuffled)
             if self.target_kl is None:
                 return (learned, going), metrics
             # A select, not a branch: each lane of a vmap stops on its own.
