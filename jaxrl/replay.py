@@ -370,3 +370,25 @@ class Uniform:
     ) -> tuple[()]:
         del replay, index, error
         return memory
+
+
+def check_room(replay: Replay, steps: int, batch_size: int, learning_starts: int) -> None:
+    """Refuse a replay too small for what an agent does with it. `steps` are those of a rollout, a
+    window and a stack together."""
+    capacity = replay.rows * replay.num_envs
+    if replay.rows < steps:
+        raise ValueError(
+            f"capacity={capacity} over num_envs={replay.num_envs} environments is "
+            f"{replay.rows} steps of each, fewer than the {steps} that a rollout, a window and a "
+            f"stack take together: write capacity={steps * replay.num_envs} or more."
+        )
+    if batch_size > capacity:
+        raise ValueError(
+            f"batch_size={batch_size} is more than capacity={capacity}: write "
+            f"batch_size={capacity} or less, or a larger capacity."
+        )
+    if learning_starts > capacity:
+        raise ValueError(
+            f"learning_starts={learning_starts} is more than capacity={capacity}, so what was "
+            "played first would be lost unused: lower learning_starts or raise capacity."
+        )
