@@ -235,14 +235,18 @@ def _prepare(
     if traced:
         return _Call(agent, env, key, plan)
     checks.memory(agent, spec, count or 1)
-    # Strong types: a float and a float32 scalar must be the same program.
-    agent, env = jax.tree.map(jnp.asarray, (agent, env))
+    agent, env = _strong(agent, jnp.float32), _strong(env)
     if plan.lanes is not None:
         key = lanes.pad(key, plan.lanes)
         if checks.stacked(agent):
             agent = jax.tree.map(lambda x: jnp.broadcast_to(x, count), agent)
             agent = lanes.pad(agent, plan.lanes)
     return _Call(agent, env, key, plan)
+
+
+def _strong(tree: PyTree, dtype: Any = None) -> PyTree:
+    """Arrays of definite type: 1, 1.0 and a float32 scalar must be the same program."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype or jnp.result_type(x)), tree)
 
 
 def _result(call: _Call, run: Run, metrics: Metrics, timing: Timing) -> Result:
@@ -304,8 +308,8 @@ def train(
     plan = call.plan
     if checks.is_traced((agent, env, key)):
         # Constants of the caller's program must not be folded into ours: same numbers, same bits.
-        own = jax.lax.optimization_barrier((call.agent, call.env))
-        agent, env = jax.tree.map(jnp.asarray, own)
+        own = (_strong(call.agent, jnp.float32), _strong(call.env))
+        agent, env = jax.lax.optimization_barrier(own)
         run = _begin_all(agent, env, call.key, plan)
         run, metrics = _points_all(agent, env, run, call.key, plan, plan.points, plan.points)
         return _result(call, run, metrics, Timing())
