@@ -62,13 +62,9 @@ def _static_value(value: Any, field: dataclasses.Field[Any], bounds: Bounds, whe
 def _float_value(value: Any, bounds: Bounds, where: str) -> None:
     if value is None or isinstance(value, jax.core.Tracer):
         return
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{where} must be a number ({bounds.doc}), not {type(value).__name__}."
-        ) from None
-    for number in array.ravel():
+    if not isinstance(value, int | float | np.ndarray | np.generic | jax.Array):
+        raise TypeError(f"{where} must be a number ({bounds.doc}), not {type(value).__name__}.")
+    for number in np.asarray(value, np.float64).ravel():
         problem = bounds.problem(float(number))
         if problem:
             raise ValueError(f"{where} must be {problem}: it is {bounds.doc}.")
@@ -84,8 +80,8 @@ def _short(value: Any) -> str:
 def task(agent: Any, env: Any, steps: Any) -> Spec:
     """Check agent, environment and steps against one another; -> the Spec."""
     _is_agent(agent)
-    if not isinstance(env, Env):
-        given = "a class; write its name with ()" if isinstance(env, type) else type(env).__name__
+    if isinstance(env, type) or not isinstance(env, Env):
+        given = "a class, to be called with ()" if isinstance(env, type) else type(env).__name__
         remedy = f'jaxrl.envs.make("{env}")' if isinstance(env, str) else 'jaxrl.envs.make("...")'
         raise TypeError(
             f"env is {given}, but needs reset, step, obs_space, action_space and time_limit; "

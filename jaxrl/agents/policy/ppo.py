@@ -167,7 +167,12 @@ class PPO:
             if self.target_kl is None:
                 return (learned, going), metrics
             # A select, not a branch: each lane of a vmap stops on its own.
-            state = jax.tree.map(lambda new, old: jnp.where(going, new, old), learned, state)
+            params, opt = jax.tree.map(
+                lambda new, old: jnp.where(going, new, old),
+                (learned.params, learned.opt),
+                (state.params, state.opt),
+            )
+            state = dataclasses.replace(state, params=params, opt=opt)
             metrics = {name: jnp.where(going, x, jnp.nan) for name, x in metrics.items()}
             going &= ~(metrics["policy/kl"].mean() > self.target_kl)
             return (state, going), metrics
