@@ -5,6 +5,10 @@ comes from an older copy of the network. Each part is a field: `target=losses.ma
 Q-learning and `losses.double_value` (the default) Double Q-learning (van Hasselt et al. 2016);
 `head=networks.Dueling` is the dueling network; `n_steps` lengthens the return;
 `sampler=Prioritized()` is prioritised replay; `copy=Polyak(0.005)` moves the older copy smoothly.
+
+`loss=losses.huber` is for rewards clipped to -1 .. 1 that are rare, as in Atari games. Where every
+step pays and only an episode's end does not (CartPole), it weighs the few large errors of endings
+no more than the many small ones between them, and the values grow without bound: measured.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ NextValue = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 class Hard:
     """Copy the network every so many gradient steps."""
 
-    every: int = static(200, "gradient steps between two copies", low=1)
+    every: int = static(50, "gradient steps between two copies", low=1)
 
     def __call__(self, target: PyTree, online: PyTree, steps: Counter) -> PyTree:
         due = steps.value % self.every == 0
@@ -65,25 +69,25 @@ class State:
 
 @struct
 class DQN:
-    lr: Float = param(5e-4, "Adam's step size at the start", above=0)
+    lr: Float = param(2.5e-4, "Adam's step size at the start", above=0)
     gamma: Float = param(0.99, "discount", low=0, high=1)
     epsilon_start: Float = param(1.0, "share of random actions at the start", low=0, high=1)
-    epsilon_end: Float = param(0.02, "share of random actions after exploration", low=0, high=1)
-    explore_share: Float = param(0.2, "share of the run over which epsilon falls", above=0, high=1)
+    epsilon_end: Float = param(0.05, "share of random actions after exploration", low=0, high=1)
+    explore_share: Float = param(0.5, "share of the run over which epsilon falls", above=0, high=1)
     max_grad_norm: Float = param(10.0, "global norm to which gradients are clipped", above=0)
     adam_eps: Float = param(1e-8, "Adam's epsilon", above=0)
     num_envs: int = static(10, "parallel environments", low=1)
     num_steps: int = static(1, "steps per environment and update", low=1)
     grad_steps: int = static(1, "gradient steps per update", low=1)
     batch_size: int = static(128, "windows per gradient step", low=1)
-    capacity: int = static(50_000, "transitions in the replay", low=1)
+    capacity: int = static(10_000, "transitions in the replay", low=1)
     learning_starts: int = static(1_000, "environment steps before the first gradient step", low=0)
     n_steps: int = static(1, "rewards in a target", low=1)
     frame_stack: int = static(1, "frames that the environment stacks (FrameStack)", low=1)
     sampler: Uniform | Prioritized = param(Uniform(), "how windows are drawn")
     copy: Hard | Polyak = param(Hard(), "how the target network follows")
     target: NextValue = static(losses.double_value, "online Q, target Q, mask -> V(s')")
-    loss: Callable[[jax.Array], jax.Array] = static(losses.huber, "of the TD error, elementwise")
+    loss: Callable[[jax.Array], jax.Array] = static(losses.squared, "of each TD error, or huber")
     anneal_lr: Callable[[jax.Array], jax.Array] = static(optim.constant, "factor on lr")
     torso: nn.Module = static(networks.MLP((120, 84), activation=nn.relu), "features of Q")
     head: Callable[..., nn.Module] = static(networks.Headed, "networks.Headed or networks.Dueling")

@@ -1,0 +1,183 @@
+"""SAC: one gradient step by hand, action scales, warm-up, the update-to-data ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrl import networks, spaces
+from jaxrl.agents.control.sac import SAC, State
+from jaxrl.replay import Batch
+from jaxrl.types import Counter, Rollout, Spec
+
+BOX = spaces.Box(-np.inf, np.inf, (3,))
+SPEC = Spec(BOX, spaces.Box(-2.0, 4.0, (2,)), None, steps=1000)
+TORSO = networks.MLP((8,))
+SMALL = SAC(actor=TORSO, critic=TORSO, capacity=256, batch_size=8, learning_starts=8)
+
+
+def batch(size: int = 8) -> Batch:
+    keys = jax.random.split(jax.random.key(5), 4)
+    return Batch(
+        obs=jax.random.normal(keys[0], (size, 3)),
+        action=jax.random.uniform(keys[1], (size, 2), minval=-2.0, maxval=4.0),
+        reward=jax.random.normal(keys[2], (size,)),
+        discount=jnp.where(jnp.arange(size) % 3 == 0, 0.0, 0.9),
+        next_obs=jax.random.normal(keys[3], (size, 3)),
+        weight=jnp.ones(size),
+    )
+
+
+def rollout(agent: SAC, seed: int = 0) -> Rollout:
+    shape = (agent.num_steps, agent.num_envs)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    return Rollout(
+        obs=jax.random.normal(keys[0], (*shape, 3)),
+        action=jnp.zeros((*shape, 2)),
+        reward=jax.random.normal(keys[1], shape),
+        terminated=jnp.zeros(shape, bool),
+        truncated=jnp.zeros(shape, bool),
+        first=jnp.zeros(shape, bool),
+        last_obs=jax.random.normal(keys[2], (agent.num_envs, 3)),
+        final_obs=jnp.zeros((0, agent.num_envs, 3)),
+        extras=(),
+        memory=None,
+        last_memory=None,
+    )
+
+
+def close(a: object, b: object, atol: float) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
+
+
+@pytest.mark.parametrize("critics", [1, 2, 5])
+def test_one_gradient_step_by_hand(critics: int) -> None:
+    agent = dataclasses.replace(SMALL, critics=critics, alpha_start=0.3, target_entropy=-1.0)
+    state: State = agent.init(jax.random.key(0), SPEC)
+    state = dataclasses.replace(state, target=jax.tree.map(lambda x: x * 1.3, state.critic))
+    data, key = batch(), jax.random.key(7)
+    new, metrics = agent.learn(state, data, key)
+    now_key, next_key = jax.random.split(key)
+    scaled = (data.action - 1.0) / 3.0  # the box is -2 .. 4
+
+    def single(params: object, member: int, x: jax.Array, a: jax.Array) -> jax.Array:
+        member_params = jax.tree.map(lambda p: p[member], params)
+        return agent.q(jax.tree.map(lambda p: p[None], member_params), x, a)[0]
+
+    def least(params: object, x: jax.Array, a: jax.Array) -> jax.Array:
+        return jnp.min(jnp.stack([single(params, k, x, a) for k in range(critics)]), axis=0)
+
+    a2, lp2 = agent._policy(state.actor, SPEC, data.next_obs).sample_and_log_prob(next_key)
+    target = data.reward + data.discount * (least(state.target, data.next_obs, a2) - 0.3 * lp2)
+    target = np.asarray(target)
+
+    def critic_loss(params: object) -> jax.Array:
+        each = [single(params, k, data.obs, scaled) - target for k in range(critics)]
+        return sum(0.5 * jnp.mean(e**2) for e in each)
+
+    value, gradient = jax.value_and_grad(critic_loss)(state.critic)
+    adam = optax.adam(1e-3)
+    updates, _ = adam.update(gradient, adam.init(state.critic))
+    critic = optax.apply_updates(state.critic, updates)
+    assert metrics["loss/critic"] == pytest.approx(float(value), rel=1e-4)
+    close(new.critic, critic, 1e-5)
+    close(new.target, jax.tree.map(lambda t, o: 0.995 * t + 0.005 * o, state.target, critic), 1e-5)
+
+    def actor_loss(params: object) -> jax.Array:  # with the critics as they are now
+        a, lp = agent._policy(params, SPEC, data.obs).sample_and_log_prob(now_key)
+        return jnp.mean(0.3 * lp - least(critic, data.obs, a))
+
+    value, gradient = jax.value_and_grad(actor_loss)(state.actor)
+    updates, _ = adam.update(gradient, adam.init(state.actor))
+    assert metrics["loss/actor"] == pytest.approx(float(value), rel=1e-4)
+    close(new.actor, optax.apply_updates(state.actor, updates), 2e-5)
+
+    # C4: entropy above its target lowers the temperature, below raises it
+    entropy = float(metrics["policy/entropy"])
+    step = float(new.log_alpha - state.log_alpha)
+    assert step == pytest.approx(-1e-3 * np.sign(entropy - -1.0), rel=1e-3)
+
+
+def test_c4b_default_target_entropy_is_minus_the_number_of_actions() -> None:
+    """Whatever the box: the sign of the temperature's step flips at -2 for two actions."""
+    for high in (1.0, 50.0):
+        spec = Spec(BOX, spaces.Box(-high, high, (2,)), None, 1000)
+        state = SMALL.init(jax.random.key(0), spec)
+        data = dataclasses.replace(batch(), action=jnp.zeros((8, 2)))
+        _, metrics = SMALL.learn(state, data, jax.random.key(0))
+        expected = -float(state.log_alpha) * (-float(metrics["policy/entropy"]) - 2.0)
+        assert metrics["loss/temperature"] == pytest.approx(expected, abs=1e-5)
+        again, _ = dataclasses.replace(SMALL, target_entropy=-2.0).learn(
+            state, data, jax.random.key(0)
+        )
+        default, _ = SMALL.learn(state, data, jax.random.key(0))
+        assert again.log_alpha == default.log_alpha
+
+
+def test_c7_critics_differ_at_the_start() -> None:
+    state = SMALL.init(jax.random.key(0), SPEC)
+    kernels = [x for x in jax.tree.leaves(state.critic) if x.ndim == 3]
+    assert len(kernels) == 2 and all(float(jnp.abs(k[0] - k[1]).max()) > 0.01 for k in kernels)
+
+
+@pytest.mark.parametrize(("grad_steps", "per_step"), [(None, 16), (4, 4)])
+def test_c8_update_to_data_ratio(grad_steps: int | None, per_step: int) -> None:
+    agent = dataclasses.replace(
+        SMALL, num_envs=16, capacity=256, learning_starts=0, grad_steps=grad_steps
+    )
+    state = agent.init(jax.random.key(0), SPEC)
+    update = jax.jit(agent.update)
+    for i in range(3):
+        state, _ = update(state, rollout(agent, i), jax.random.key(i))
+    counts = [x for x in jax.tree.leaves(state.critic_opt) if x.dtype == jnp.int32]
+    assert int(counts[0]) == 3 * per_step
+
+
+def test_c9_evaluation_plays_the_squashed_mean() -> None:
+    state = SMALL.init(jax.random.key(0), SPEC)
+    obs = jax.random.normal(jax.random.key(1), (5, 3)) * 3
+    played = [SMALL.act(state, obs, jax.random.key(k), explore=False).action for k in range(2)]
+    np.testing.assert_array_equal(played[0], played[1])
+    loc = SMALL._policy(state.actor, SPEC, obs).loc
+    np.testing.assert_allclose(played[0], 1.0 + 3.0 * np.tanh(loc), rtol=1e-5)
+
+
+def test_c10_warm_up_is_uniform_in_the_box_of_the_environment() -> None:
+    spec = Spec(BOX, spaces.Box(-2.0, 2.0, (1,)), None, 1000)
+    state = SMALL.init(jax.random.key(0), spec)
+    obs = jnp.ones((20_000, 3))
+    action = SMALL.act(state, obs, jax.random.key(0)).action
+    assert action.std() == pytest.approx(2 / np.sqrt(3), rel=0.01)
+    assert action.min() < -1.99 and action.max() > 1.99
+    narrow = jax.tree.map(lambda x: x * 0, state.actor)
+    warm = dataclasses.replace(state, actor=narrow, env_steps=Counter(jnp.int32(8)))
+    after = SMALL.act(warm, obs, jax.random.key(0)).action
+    expected = 2 * np.tanh(np.exp(-1.5) * np.random.default_rng(0).normal(size=200_000)).std()
+    assert after.std() == pytest.approx(expected, rel=0.03)
+
+
+def test_warm_up_then_learning() -> None:
+    state = SMALL.init(jax.random.key(0), SPEC)
+    update = jax.jit(SMALL.update)
+    for i in range(10):
+        before = state.critic
+        state, metrics = update(state, rollout(SMALL, i), jax.random.key(i))
+        warm = i >= 7
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), before, state.critic)
+        assert all(jax.tree.leaves(same)) != warm
+        assert bool(np.isnan(metrics["loss/critic"])) != warm
+
+
+def test_refusals() -> None:
+    key = jax.random.key(0)
+    with pytest.raises(TypeError, match=r"jaxrl\.DQN"):
+        SMALL.init(key, Spec(BOX, spaces.Discrete(2), None, 1000))
+    with pytest.raises(ValueError, match="bounded"):
+        SMALL.init(key, Spec(BOX, spaces.Box(-np.inf, np.inf, (1,)), None, 1000))
+    with pytest.raises(ValueError, match="grad_steps=0"):
+        dataclasses.replace(SMALL, grad_steps=0).init(key, SPEC)
