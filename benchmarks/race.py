@@ -186,10 +186,18 @@ def race(
             for entry in running if number % 2 == 0 else running[::-1]:
                 entry.round(seconds)
         if thresholds:
-            for entry in running:
-                if entry.measured.options.processes == 1 and entry.measured.rates:
-                    say(f"learning {entry.measured.options.label}, {entry.measured.task.seeds}")
-                    entry.learn()
+            for side in dict.fromkeys(options.side for _, options in entries):
+                single = [
+                    e
+                    for e in running
+                    if e.measured.options.side == side
+                    and e.measured.options.processes == e.measured.task.seeds == 1
+                    and e.measured.rates
+                ]
+                if single:
+                    fastest = max(single, key=lambda e: e.measured.rate)
+                    say(f"learning {fastest.measured.options.label}")
+                    fastest.learn()
     finally:
         for entry in running:
             entry.close()

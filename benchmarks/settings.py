@@ -29,6 +29,7 @@ class Task:
     updates: int = 1  # gradient steps per vector step, that is per `num_envs` environment steps
     capacity: int = 10_000
     warmup: int = 1_000  # environment steps before the first update
+    copy_every: int = 500  # environment steps between two copies into DQN's target
     # how much is run
     steps: int = 500_000  # of one seed, in one timed call of a compiled side
     threshold: float = 0.0  # mean return counted as learned

@@ -22,6 +22,9 @@ MODULES = {
 Curve = tuple[np.ndarray, np.ndarray]
 """Environment steps [points] and mean return [seeds, points]."""
 
+LEARNERS = 8
+"""Seeds of a learning run of a compiled side; a Python loop makes one run."""
+
 
 @dataclasses.dataclass
 class Prepared:

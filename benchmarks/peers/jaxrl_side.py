@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 import jaxrl
-from benchmarks.peers import Curve, Options, Prepared
+from benchmarks.peers import LEARNERS, Curve, Options, Prepared
 from benchmarks.settings import Task
+from jaxrl.agents.value.dqn import Hard
 from jaxrl.networks import MLP
 
 
@@ -28,18 +29,22 @@ def agent_for(task: Task) -> Any:
             critic=MLP(task.hidden),
         )
     common: dict[str, Any] = dict(
-        lr=task.lr,
         gamma=task.gamma,
         num_envs=task.num_envs,
         batch_size=task.batch_size,
         capacity=task.capacity,
         grad_steps=task.updates,
-        warmup=task.warmup,
+        learning_starts=task.warmup,
     )
     if task.algorithm == "dqn":
-        return jaxrl.DQN(**common, torso=MLP(task.hidden, nn.relu))
+        copies = task.copy_every * task.updates // task.num_envs  # it counts gradient steps
+        return jaxrl.DQN(
+            **common, lr=task.lr, torso=MLP(task.hidden, nn.relu), copy=Hard(copies),
+            epsilon_end=0.05, explore_share=0.5,
+        )  # fmt: skip
+    net = MLP(task.hidden, nn.relu)
     return jaxrl.SAC(
-        **common, actor=MLP(task.hidden, nn.relu), critic=MLP(task.hidden, nn.relu)
+        **common, actor_lr=task.lr, critic_lr=task.lr, alpha_lr=task.lr, actor=net, critic=net
     )
 
 
@@ -49,9 +54,9 @@ def env_for(task: Task) -> Any:
     return jaxrl.envs.make(task.env)
 
 
-def keys_for(task: Task, seed: int) -> jax.Array:
+def keys_for(seeds: int, seed: int) -> jax.Array:
     key = jax.random.key(seed)
-    return key if task.seeds == 1 else jax.random.split(key, task.seeds)
+    return key if seeds == 1 else jax.random.split(key, seeds)
 
 
 def prepare(task: Task, options: Options) -> Prepared:
@@ -60,7 +65,7 @@ def prepare(task: Task, options: Options) -> Prepared:
 
     def train() -> jaxrl.Result:
         result = jaxrl.train(
-            agent, env, keys_for(task, next(seeds)), steps=task.steps, progress=False
+            agent, env, keys_for(task.seeds, next(seeds)), steps=task.steps, progress=False
         )
         return jax.block_until_ready(result)
 
@@ -72,7 +77,7 @@ def prepare(task: Task, options: Options) -> Prepared:
 
     def curve() -> Curve:
         result = jaxrl.train(
-            agent, env, keys_for(task, 1000), steps=task.threshold_steps, progress=False,
+            agent, env, keys_for(LEARNERS, 1000), steps=task.threshold_steps, progress=False,
             log_every=task.threshold_steps // 30,
         )  # fmt: skip
         return np.asarray(result.steps), np.atleast_2d(np.asarray(result.metrics["episode/return"]))

@@ -6,6 +6,7 @@ environment with the two flags joined, which costs nothing and was as fast as gy
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from typing import Any
@@ -17,7 +18,7 @@ import rejax
 from jax.sharding import PartitionSpec
 
 import gymnax
-from benchmarks.peers import Curve, Options, Prepared
+from benchmarks.peers import LEARNERS, Curve, Options, Prepared
 from benchmarks.settings import Task
 
 
@@ -77,7 +78,7 @@ def algorithm_for(task: Task, steps: int, evaluate_every: int | None = None) -> 
             **replay,
             exploration_fraction=0.5,
             polyak=0.0,
-            target_update_freq=500,
+            target_update_freq=task.copy_every,
             agent_kwargs={"activation": "relu"},
         )
         if tuple(algorithm.agent.hidden_layer_sizes) != task.hidden:
@@ -133,8 +134,9 @@ def prepare(task: Task, options: Options) -> Prepared:
         """Its own evaluation: 128 episodes, actions sampled, every thirtieth of the run."""
         every = task.threshold_steps // 30
         algorithm = algorithm_for(task, task.threshold_steps, every)
-        _, (_, returns) = program(task, algorithm, 1)(keys_for(task, 1000))
-        returns = np.asarray(returns).mean(-1).reshape(task.seeds, -1)
+        learners = dataclasses.replace(task, seeds=LEARNERS)
+        _, (_, returns) = program(learners, algorithm, 1)(keys_for(learners, 1000))
+        returns = np.asarray(returns).mean(-1)
         unit = task.num_envs * (task.num_steps if task.algorithm == "ppo" else 1)
         each = -(-every // unit) * unit
         return each * np.arange(1, returns.shape[1] + 1), returns

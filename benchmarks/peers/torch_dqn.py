@@ -12,9 +12,6 @@ from benchmarks.peers.torch_envs import Envs
 from benchmarks.peers.torch_replay import Ring
 from benchmarks.settings import Task
 
-COPY_EVERY = 500
-"""Environment steps between two copies into the target network."""
-
 
 def net(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
@@ -63,6 +60,6 @@ def loop(task: Task, envs: Envs, compiled: bool = False, explore: int = 1) -> It
                 optimizer.zero_grad()
                 loss(*ring.sample(task.batch_size)).backward()
                 optimizer.step()
-            if steps // COPY_EVERY > before // COPY_EVERY:
+            if steps // task.copy_every > before // task.copy_every:
                 target.load_state_dict(q.state_dict())
         yield task.num_envs

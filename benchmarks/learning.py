@@ -1,0 +1,171 @@
+"""What each agent reaches, over ten seeds, evaluated without exploration.
+
+    python -m benchmarks.learning                     all cases that suit a CPU
+    python -m benchmarks.learning ppo-cartpole        some of them
+    python -m benchmarks.learning --list
+
+Each case names its settings, its budget and the figure it has to reach (the published one, or our
+own where nobody published). Results go to benchmarks/results/learning.json with a hardware stamp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxrl
+from benchmarks.stamp import stamp
+from jaxrl import cache
+
+RESULTS = Path(__file__).parent / "results" / "learning.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    agent: Callable[[], Any]
+    env: str
+    steps: int
+    needed: float
+    why: str
+    episodes: int = 128
+    most: float | None = None  # an average above this is a bug of the evaluation
+    wrap: Callable[[Any], Any] = lambda env: env
+    slow: bool = False
+
+
+CLEANRL = dict(num_envs=4, num_steps=128, minibatches=4, epochs=4, lr=2.5e-4)
+
+PENDULUM = dict(
+    num_envs=16, num_steps=64, epochs=10, minibatches=32, lr=1e-3, gamma=0.9, lam=0.95, entropy=0.0
+)
+
+MOUNTAIN_CAR = dict(
+    num_envs=16, num_steps=128, epochs=4, minibatches=8, lr=1e-3, gamma=0.99, lam=0.98, entropy=0.0
+)
+
+
+def mountain_car() -> Any:
+    return jaxrl.NormalizeObs(jaxrl.NormalizeReward(jaxrl.PPO(**MOUNTAIN_CAR)))
+
+
+CASES: dict[str, Case] = {
+    "ppo-cartpole": Case(
+        lambda: jaxrl.PPO(**CLEANRL), "CartPole-v1", 500_000, 490, "CleanRL's settings"
+    ),
+    "ppo-acrobot": Case(
+        lambda: jaxrl.PPO(**CLEANRL), "Acrobot-v1", 500_000, -86, "CleanRL's settings"
+    ),
+    "ppo-pendulum": Case(
+        lambda: jaxrl.PPO(**PENDULUM), "Pendulum-v1", 1_000_000, -180, "gamma 0.9, ten epochs"
+    ),
+    "ppo-mountaincar": Case(
+        mountain_car,
+        "MountainCar-v0",
+        1_000_000,
+        -130,
+        "observations and rewards normalised, gae lambda 0.98",
+    ),
+    "dqn-cartpole": Case(lambda: jaxrl.DQN(), "CartPole-v1", 500_000, 488, "our defaults"),
+    "dqn-acrobot": Case(lambda: jaxrl.DQN(), "Acrobot-v1", 500_000, -92, "our defaults"),
+    "sac-pendulum": Case(
+        lambda: jaxrl.SAC(), "Pendulum-v1", 20_000, -157, "our defaults", episodes=200, most=-135
+    ),
+}
+"""Cases in which the figure has to be reached."""
+
+FAILURES: dict[str, Case] = {
+    "ppo-mountaincar-cleanrl": Case(
+        lambda: jaxrl.PPO(**CLEANRL),
+        "MountainCar-v0",
+        500_000,
+        -200,
+        "must fail: CleanRL's settings",
+    ),
+}
+"""Cases in which right code fails, so that success would be a bug."""
+
+
+def measure(name: str, seeds: int = 10, progress: bool | None = None) -> dict[str, Any]:
+    """Train and evaluate one case; -> a row of the table."""
+    case = {**CASES, **FAILURES}[name]
+    env = case.wrap(jaxrl.envs.make(case.env))
+    keys = jax.random.split(jax.random.key(2026), seeds)
+    began = time.perf_counter()
+    result = jaxrl.train(case.agent(), env, keys, steps=case.steps, progress=progress)
+    score = jaxrl.evaluate(result, env, episodes=case.episodes, key=jax.random.key(1))
+    low, high = score.interval
+    return {
+        "case": name,
+        "env": case.env,
+        "settings": case.why,
+        "steps": int(np.max(result.steps)),
+        "seeds": seeds,
+        "episodes": case.episodes,
+        "iqm": round(score.iqm, 2),
+        "low": round(low, 2),
+        "high": round(high, 2),
+        "mean": round(score.mean, 2),
+        "per_seed": [round(float(x), 1) for x in score.returns.mean(1)],
+        "needed": case.needed,
+        "most": case.most,
+        "compile_seconds": round(result.compile_seconds, 1),
+        "steps_per_second": round(result.steps_per_second),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def passed(row: dict[str, Any]) -> bool:
+    if row["case"] in FAILURES:
+        return row["iqm"] <= row["needed"]
+    return row["iqm"] >= row["needed"] and (row["most"] is None or row["mean"] <= row["most"])
+
+
+def write(rows: list[dict[str, Any]], path: Path = RESULTS) -> None:
+    """Merge the rows into the file of results, each with the stamp of its own run."""
+    old = json.loads(path.read_text()) if path.exists() else []
+    fresh = {row["case"] for row in rows}
+    kept = [row for row in old if row["case"] not in fresh]
+    mark = stamp("benchmarks/learning.py")
+    path.parent.mkdir(exist_ok=True)
+    table = sorted([*kept, *({**row, "stamp": mark} for row in rows)], key=lambda r: r["case"])
+    path.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("cases", nargs="*", help="all by default")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    every = {**CASES, **FAILURES}
+    if options.list:
+        for name, case in every.items():
+            print(
+                f"{name:26s} {case.env:22s} {case.steps:>10,} steps  {case.needed:>7}  {case.why}"
+            )
+        return
+    unknown = set(options.cases) - set(every)
+    if unknown:
+        parser.error(f"unknown cases {sorted(unknown)}; see --list")
+    cache.enable()
+    for name in options.cases or every:
+        row = measure(name, options.seeds)
+        write([row])
+        print(
+            f"{name:26s} IQM {row['iqm']:8.2f} [{row['low']:.2f}, {row['high']:.2f}]  needed "
+            f"{row['needed']:>7}  {'ok' if passed(row) else 'NOT REACHED'}  {row['seconds']:.0f} s, "
+            f"{row['steps_per_second']:,} steps/s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
