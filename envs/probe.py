@@ -46,7 +46,7 @@ class ProbeValue(Probe):
 
     Wrong: 1 / (1 - g) if the value after a termination is counted; 0 if nothing is learned."""
 
-    reward: Float = param(1.0, "the reward")
+    reward: Float = param("the reward", default=1.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         del key
@@ -64,7 +64,7 @@ class ProbeObservation(Probe):
 
     Wrong: 0 for both if observations do not reach the value, or are paired with another step's."""
 
-    scale: Float = param(1.0, "reward per unit of observation")
+    scale: Float = param("reward per unit of observation", default=1.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         obs = _sign(key)
@@ -81,7 +81,7 @@ class ProbeDiscount(Probe):
 
     Wrong: V(0) = 1 without discount, 0 without bootstrapping, g^2 with one discount too many."""
 
-    reward: Float = param(1.0, "the reward of the second step")
+    reward: Float = param("the reward of the second step", default=1.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         del key
@@ -102,7 +102,7 @@ class ProbeAction(Probe):
 
     Wrong: return -1 if the sign of the policy gradient is wrong, 0 if advantages vanish."""
 
-    reward: Float = param(1.0, "reward of action 1; action 0 gets minus this")
+    reward: Float = param("reward of action 1; action 0 gets minus this", default=1.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         del key
@@ -122,7 +122,7 @@ class ProbePolicy(Probe):
     Wrong: 0 if the policy does not see the observation, or if actions, observations and advantages
     of a batch are shuffled apart."""
 
-    reward: Float = param(1.0, "reward of the right action; the wrong one gets minus this")
+    reward: Float = param("reward of the right action; the wrong one gets minus this", default=1.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         obs = _sign(key)
@@ -143,7 +143,7 @@ class ProbeCredit(Probe):
     Wrong: Q(0, .) = 0 without bootstrapping; +-1 without discount; a return of 0 if the reward is
     credited to the action of its own step."""
 
-    reward: Float = param(1.0, "reward after action 1; after action 0 it is minus this")
+    reward: Float = param("reward after action 1; after action 0 it is minus this", default=1.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         del key
@@ -166,7 +166,7 @@ class ProbeTruncation(Probe):
     Wrong, with g = 0.9: V(1) = 1 if truncation is taken for termination; 1 / (1 - g^2) = 5.26 if
     the value of the next episode's first observation is used instead of the true last one."""
 
-    reward: Float = param(1.0, "reward of every step but the first")
+    reward: Float = param("reward of every step but the first", default=1.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         del key
@@ -192,8 +192,8 @@ class ProbeMemory(Probe):
 
     Wrong: 0 without memory, or if memory is lost between rollouts or reset at the wrong step."""
 
-    reward: Float = param(1.0, "reward of the right answer; the wrong one gets minus this")
-    delay: int = static(3, "steps between the cue and the answer", low=1)
+    reward: Float = param("reward of the right answer; the wrong one gets minus this", default=1.0)
+    delay: int = static("steps between the cue and the answer", default=3, low=1)
 
     def reset(self, key: Key) -> tuple[Recalled, jax.Array]:
         cue = _sign(key)
@@ -215,7 +215,7 @@ class ProbeContinuous(Probe):
 
     Wrong: a = -1, return -1.69, with a wrong sign; a = 0, return -0.09, if nothing is learned."""
 
-    target: Float = param(0.3, "the best action")
+    target: Float = param("the best action", default=0.3)
 
     @property
     def action_space(self) -> Space:
@@ -238,7 +238,7 @@ class ProbeContinuousPolicy(Probe):
 
     Wrong: a = 0, return -0.25, if the policy does not see the observation."""
 
-    slope: Float = param(0.5, "the best action per unit of observation")
+    slope: Float = param("the best action per unit of observation", default=0.5)
 
     @property
     def action_space(self) -> Space:

@@ -37,7 +37,7 @@ class Entry:
 _entries: dict[str, Entry] = {}
 
 
-def register(name: str, factory: Callable[..., Env] | str, max_steps: int | None = None) -> None:
+def register(name: str, factory: Callable[..., Any] | str, max_steps: int | None = None) -> None:
     """Make `factory(**constants)` available as `make(name, **constants)`, cut after `max_steps`.
 
     `factory` is a class, a function, or "module:attribute" of either.

@@ -10,6 +10,7 @@ import jaxrl
 from jaxrl import networks
 from jaxrl.distributions import Categorical
 from jaxrl.returns import discounted
+from jaxrl.spaces import Discrete
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Key, Metrics, PyTree, Rollout, Spec
 
@@ -23,24 +24,25 @@ class State:
 
 @struct
 class Reinforce:
-    lr: Float = param(3e-3, "Adam's step size", above=0)
-    gamma: Float = param(0.99, "discount", low=0, high=1)
-    num_envs: int = static(16, "parallel environments", low=1)
-    num_steps: int = static(128, "steps per environment and update", low=1)
+    lr: Float = param("Adam's step size", default=3e-3, above=0)
+    gamma: Float = param("discount", default=0.99, low=0, high=1)
+    num_envs: int = static("parallel environments", default=16, low=1)
+    num_steps: int = static("steps per environment and update", default=128, low=1)
 
-    def policy(self, spec: Spec) -> networks.Headed:
+    def net(self, spec: Spec) -> networks.Headed:
+        assert isinstance(spec.action_space, Discrete)
         return networks.Headed(networks.MLP((64,)), outputs=spec.action_space.n, scale=0.01)
 
     def init(self, key: Key, spec: Spec) -> State:
-        params = self.policy(spec).init(key, networks.example(spec.obs_space))
+        params = self.net(spec).init(key, networks.example(spec.obs_space))
         return State(params, optax.adam(self.lr).init(params), spec)
 
-    def logits(self, params: PyTree, spec: Spec, obs: PyTree) -> Categorical:
-        x = networks.prepare(spec.obs_space, obs)
-        return Categorical(self.policy(spec).apply(params, x))
+    def policy(self, params: PyTree, spec: Spec, obs: PyTree) -> Categorical:
+        logits: Any = self.net(spec).apply(params, networks.prepare(spec.obs_space, obs))
+        return Categorical(logits)
 
     def act(self, state: State, obs: PyTree, key: Key, explore: bool = True) -> ActOut:
-        policy = self.logits(state.params, state.spec, obs)
+        policy = self.policy(state.params, state.spec, obs)
         return ActOut(policy.sample(key) if explore else policy.mode())
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
@@ -50,7 +52,7 @@ class Reinforce:
         weight = (returns - returns.mean()) / (returns.std() + 1e-8)
 
         def loss(params: PyTree) -> jax.Array:
-            policy = self.logits(params, state.spec, rollout.obs)
+            policy = self.policy(params, state.spec, rollout.obs)
             return -jnp.mean(policy.log_prob(rollout.action) * weight)
 
         value, gradient = jax.value_and_grad(loss)(state.params)

@@ -11,8 +11,8 @@ from jaxrl.types import Key, Step
 
 @struct
 class Line:
-    slip: Float = param(0.1, "probability that a step goes the other way", low=0, high=1)
-    length: int = static(8, "places on the line", low=2)
+    slip: Float = param("probability that a step goes the other way", default=0.1, low=0, high=1)
+    length: int = static("places on the line", default=8, low=2)
 
     @property
     def obs_space(self) -> Box:

@@ -23,7 +23,7 @@ def enable() -> Path | None:
     wish = os.environ.get("JAXRL_CACHE", "")
     if wish.lower() in OFF:
         return None
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
     if chosen and not wish:
         return Path(chosen)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

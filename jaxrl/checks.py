@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrl import devices, random, spaces
 from jaxrl.struct import Bounds, is_static
@@ -15,13 +16,13 @@ from jaxrl.types import MAX_COUNT, Env, Key, PyTree, Spec
 
 
 def is_traced(tree: PyTree) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
 
 
 def positive_int(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         hint = ""
-        if isinstance(value, float) and value == int(value):
+        if isinstance(value, float) and value.is_integer():
             hint = f": write {name}={int(value):_}"
         raise TypeError(f"{name}={value!r} must be a whole number{hint}.")
     if value < 1:
@@ -43,7 +44,9 @@ def hyperparameters(config: Any) -> None:
             _float_value(value, bounds, where)
 
 
-def _static_value(value: Any, field: dataclasses.Field[Any], bounds: Bounds, where: str) -> None:
+def _static_value(
+    value: Any, field: dataclasses.Field[Any], bounds: Bounds | None, where: str
+) -> None:
     try:
         hash(value)
     except TypeError:
@@ -53,14 +56,16 @@ def _static_value(value: Any, field: dataclasses.Field[Any], bounds: Bounds, whe
         ) from None
     if field.type == "int" or field.type is int:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{where} must be a whole number: {field.name} sets a shape or a count.")
-        problem = bounds.problem(value)
-        if problem:
+            raise TypeError(
+                f"{where} must be a whole number: {field.name} sets a shape or a count."
+            )
+        problem = bounds and bounds.problem(float(value))
+        if bounds and problem:
             raise ValueError(f"{where} must be {problem}: it is {bounds.doc}.")
 
 
 def _float_value(value: Any, bounds: Bounds, where: str) -> None:
-    if value is None or isinstance(value, jax.core.Tracer):
+    if value is None or isinstance(value, Tracer):
         return
     if not isinstance(value, int | float | np.ndarray | np.generic | jax.Array):
         raise TypeError(f"{where} must be a number ({bounds.doc}), not {type(value).__name__}.")
@@ -108,8 +113,11 @@ def task(agent: Any, env: Any, steps: Any) -> Spec:
         )
     spec = Spec(env.obs_space, env.action_space, env.time_limit, int(steps))
     # Agents refuse in `init` what does not suit them. Running it abstractly costs no compilation.
-    lane = jax.tree.map(lambda x: np.ravel(x)[0] if np.ndim(x) else x, agent) \
-        if stacked(agent) else agent
+    lane = (
+        jax.tree.map(lambda x: np.ravel(x)[0] if np.ndim(x) else x, agent)
+        if stacked(agent)
+        else agent
+    )
     jax.eval_shape(lambda key: lane.init(key, spec), jax.random.key(0))
     return spec
 
@@ -235,8 +243,8 @@ def observation(space: spaces.Space, obs: PyTree) -> tuple[PyTree, int]:
     extra = array.ndim - len(space.shape)
     if extra < 0 or array.shape[extra:] != space.shape:
         raise ValueError(
-            f"obs has shape {array.shape}, but this policy was trained on {spaces.describe(space)}: "
-            f"give {space.shape} for one observation or (batch, *{space.shape}) for several."
+            f"obs has shape {array.shape}, but this policy was trained on "
+            f"{spaces.describe(space)}: give {space.shape} for one observation or (batch, *{space.shape}) for several."
         )
     if extra > 1:
         raise ValueError(

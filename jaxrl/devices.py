@@ -34,7 +34,8 @@ def prepare() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if few_threads:
         os.environ["NPROC"] = str(MIN_POOL)
-    if "xla_force_host_platform_device_count" in flags or jax.config.jax_num_cpu_devices > 0:
+    chosen: int = jax.config.jax_num_cpu_devices  # pyright: ignore
+    if "xla_force_host_platform_device_count" in flags or chosen > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", wanted)

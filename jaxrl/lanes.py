@@ -40,7 +40,7 @@ class Lanes:
 
 
 def arrange(count: int, together: int | None, spread: bool = True) -> Lanes:
-    """`together` lanes at a time per device; `spread=False` keeps to one device (inside a trace)."""
+    """`together` lanes at a time per device; `spread=False` keeps to one device, inside a trace."""
     devices = min(jax.local_device_count(), count) if spread else 1
     per_device = math.ceil(count / devices)
     if together is None:
@@ -74,7 +74,8 @@ def stack_one(tree: PyTree) -> PyTree:
 
 
 def pick(tree: PyTree, index: int | slice) -> PyTree:
-    """One lane of a stack, or several. Counters have no lanes, unless a caller's own vmap gave them some."""
+    """One lane of a stack, or several. Counters have no lanes, unless a caller's vmap gave them
+    some."""
 
     def one(x: Any) -> Any:
         if is_counter(x):

@@ -82,10 +82,10 @@ class ObsState:
 
 @struct
 class NormalizeObs(_Wrapper):
-    """Observations to zero mean and unit variance, clipped (details of PPO's 37: continuous 5, 6)."""
+    """Observations to zero mean, unit variance and clipped (of PPO's 37 details: continuous 5, 6)."""
 
-    clip: Float = param(10.0, "bound on normalised observations", above=0)
-    eps: Float = param(1e-8, "added to the variance", low=0)
+    clip: Float = param("bound on normalised observations", default=10.0, above=0)
+    eps: Float = param("added to the variance", default=1e-8, low=0)
 
     def init(self, key: Key, spec: Spec) -> ObsState:
         _check_inner(self.agent, "NormalizeObs")
@@ -149,9 +149,11 @@ class NormalizeReward(_Wrapper):
     """Rewards divided by the standard deviation of the discounted return, and clipped (details of
     PPO's 37: continuous 7, 8). The mean is left in place: shifting rewards changes the task."""
 
-    gamma: Float = param(0.99, "discount of the return whose spread is measured", low=0, high=1)
-    clip: Float = param(10.0, "bound on scaled rewards", above=0)
-    eps: Float = param(1e-8, "added to the variance", low=0)
+    gamma: Float = param(
+        "discount of the return whose spread is measured", default=0.99, low=0, high=1
+    )
+    clip: Float = param("bound on scaled rewards", default=10.0, above=0)
+    eps: Float = param("added to the variance", default=1e-8, low=0)
 
     def init(self, key: Key, spec: Spec) -> RewardState:
         _check_inner(self.agent, "NormalizeReward")

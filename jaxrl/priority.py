@@ -116,10 +116,12 @@ class Priorities:
 class Prioritized:
     """Draws a window in proportion to (|TD error| + eps)^alpha, and weighs it against the bias."""
 
-    alpha: Float = param(0.6, "how much priorities matter: 0 is uniform", low=0, high=1)
-    beta: Float = param(0.4, "correction of the bias at the start", low=0, high=1)
-    beta_end: Float = param(1.0, "correction of the bias at the end of the run", low=0, high=1)
-    eps: Float = param(1e-6, "added to every priority", above=0)
+    alpha: Float = param("how much priorities matter: 0 is uniform", default=0.6, low=0, high=1)
+    beta: Float = param("correction of the bias at the start", default=0.4, low=0, high=1)
+    beta_end: Float = param(
+        "correction of the bias at the end of the run", default=1.0, low=0, high=1
+    )
+    eps: Float = param("added to every priority", default=1e-6, above=0)
 
     def init(self, replay: Replay) -> Priorities:
         return Priorities(empty(replay.flags.size), jnp.ones((), jnp.float32))

@@ -64,8 +64,12 @@ class Progress:
             f"{bar:·<20} {share:4.0%}  {iterations * self.per_iteration:,} steps  "
             f"{timing.steps_per_second:,.0f} steps/s  {duration(left)} left  {text}"
         )
-        print(f"\r{line}\x1b[K" if self.live else line, end="" if self.live else "\n",
-              file=sys.stderr, flush=True)
+        print(
+            f"\r{line}\x1b[K" if self.live else line,
+            end="" if self.live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def close(self) -> None:
         if self.show and self.live:

@@ -40,7 +40,7 @@ class Replay:
     filled: Counter  # rows that hold a transition, at most C
     clock: Counter  # time, modulo F * L
     spec: Spec = static()
-    stack: int = static(1)
+    stack: int = static(default=1)
 
     @property
     def rows(self) -> int:

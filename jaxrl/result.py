@@ -72,7 +72,7 @@ class Result:
     metrics: Metrics
     steps: jax.Array
     spec: Spec = static()
-    timing: Timing = static(Timing())
+    timing: Timing = static(default=Timing())
 
     @property
     def runs(self) -> int | None:

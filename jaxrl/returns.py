@@ -31,8 +31,11 @@ def next_values(
     if time_limit is None:
         return v_tp1
     num_steps = v_t.shape[0]
-    rows = jnp.repeat(final_value, time_limit, axis=0, total_repeat_length=None)[:num_steps] \
-        if time_limit < num_steps else jnp.broadcast_to(final_value[0], v_t.shape)
+    rows = (
+        jnp.repeat(final_value, time_limit, axis=0, total_repeat_length=None)[:num_steps]
+        if time_limit < num_steps
+        else jnp.broadcast_to(final_value[0], v_t.shape)
+    )
     return jnp.where(truncated, rows, v_tp1)
 
 

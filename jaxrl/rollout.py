@@ -203,7 +203,7 @@ def collect(
     carry, stored = jax.lax.scan(play, carry, (jnp.arange(num_steps), act_keys, env_keys))
     env_state, last_obs, first, memory, used, final_obs = carry
     obs, action, reward, terminated, truncated, extras = stored
-    ended = terminated | truncated
+    ended: Any = terminated | truncated
     returns, lengths, episodes = _count(streams, reward, ended)
     rollout = Rollout(
         obs=obs,

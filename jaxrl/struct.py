@@ -6,16 +6,18 @@ changing a static field does.
 
     @struct
     class QLearning:
-        lr: Float = param(0.1, "step size", above=0.0)
-        num_envs: int = static(1, "parallel environments", low=1)
+        lr: Float = param("step size", default=0.1, above=0.0)
+        num_envs: int = static("parallel environments", default=1, low=1)
 
 The bounds are stored with the field and checked by `jaxrl.checks` before anything is traced. The
-constructor itself only stores, because JAX also calls it with tracers and placeholders.
+constructor itself only stores, because JAX also calls it with tracers and placeholders. `default=`
+is spelled out because type checkers look for that word.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
@@ -39,7 +41,7 @@ class Bounds:
 
     def problem(self, value: float) -> str | None:
         """Why `value` is refused, as "at least 0", or None when it is fine. NaN is never fine."""
-        if value != value:
+        if math.isnan(value):
             return "a number, not NaN"
         if self.low is not None and value < self.low:
             return f"at least {self.low:g}"
@@ -53,9 +55,9 @@ class Bounds:
 
 
 def param(
-    default: Any = dataclasses.MISSING,
     doc: str = "",
     *,
+    default: Any = dataclasses.MISSING,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -67,9 +69,9 @@ def param(
 
 
 def static(
-    default: Any = dataclasses.MISSING,
     doc: str = "",
     *,
+    default: Any = dataclasses.MISSING,
     low: float | None = None,
     high: float | None = None,
 ) -> Any:

@@ -116,9 +116,7 @@ def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run,
 
         def assess(state: Any) -> tuple[jax.Array, jax.Array]:
             eval_key = jax.random.fold_in(jax.random.fold_in(key, 2**31 + 1), run.iteration.value)
-            played = play(
-                agent, env, plan.spec, state, eval_key, plan.evaluate_episodes, MAX_STEPS
-            )
+            played = play(agent, env, plan.spec, state, eval_key, plan.evaluate_episodes, MAX_STEPS)
             return played.returns.mean(), played.lengths.mean()
 
         nan = jnp.full((), jnp.nan)
@@ -177,9 +175,7 @@ def _points_all(
 
 
 _begin_jit = jax.jit(_begin_all, static_argnames=("plan",))
-_advance_donating = jax.jit(
-    _points_all, static_argnames=("plan", "room"), donate_argnames=("run",)
-)
+_advance_donating = jax.jit(_points_all, static_argnames=("plan", "room"), donate_argnames=("run",))
 _advance_keeping = jax.jit(_points_all, static_argnames=("plan", "room"))
 
 
@@ -314,10 +310,9 @@ def train(
         run, metrics = _points_all(agent, env, run, call.key, plan, plan.points, plan.points)
         return _result(call, run, metrics, Timing())
 
-    run, rows, timing = None, [], Timing()
-    for run, metrics, timing in _chunks(call, progress, donate=True):
-        rows.append(metrics)
-    metrics = {name: jnp.concatenate([row[name] for row in rows], -1) for name in rows[0]}
+    chunks = list(_chunks(call, progress, donate=True))
+    run, first, timing = chunks[-1][0], chunks[0][1], chunks[-1][2]
+    metrics = {name: jnp.concatenate([rows[name] for _, rows, _ in chunks], -1) for name in first}
     return _result(call, run, metrics, timing)
 
 

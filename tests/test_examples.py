@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_demo(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "--episodes", "4", "--picture", str(tmp_path / "curve.png")],
         cwd=ROOT,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -71,7 +72,7 @@ def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     code = BLOCKS[0]
     assert len(code.strip().splitlines()) <= 30
-    small = re.sub(r"steps=\d[\d_]*", "steps=4096", code)
+    small = re.sub(r"steps=\d[\d_]*", "steps=8192", code)
     small = (
         small.replace(", 256)", ", 4)").replace("-2, 16)", "-2, 2)").replace("seeds=8", "seeds=2")
     )

@@ -22,8 +22,8 @@ class Catch:
     """+1 if the paddle is where the ball lands, else -1; nothing before. Actions: left, stay,
     right. The observation is the board with the ball and the paddle."""
 
-    rows: int = static(10, "height of the board", low=2)
-    columns: int = static(5, "width of the board", low=1)
+    rows: int = static("height of the board", default=10, low=2)
+    columns: int = static("width of the board", default=5, low=1)
 
     @property
     def obs_space(self) -> Box:

@@ -26,10 +26,10 @@ class DeepSea:
     probability 1 / size, and the reward at both bottom corners is noisy. The observation is
     one-hot, and all zero at the end of the episode."""
 
-    size: int = static(8, "rows and columns", low=2)
-    move_cost: Float = param(0.01, "cost of going right all the way", low=0.0)
-    mapping_seed: Float | int | None = param(0, "which action means right in which cell")
-    stochastic: bool = static(False, "slipping and noisy rewards")
+    size: int = static("rows and columns", default=8, low=2)
+    move_cost: Float = param("cost of going right all the way", default=0.01, low=0.0)
+    mapping_seed: Float | int | None = param("which action means right in which cell", default=0)
+    stochastic: bool = static("slipping and noisy rewards", default=False)
 
     @property
     def obs_space(self) -> Box:

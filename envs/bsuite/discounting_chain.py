@@ -17,9 +17,9 @@ class DiscountingChain:
 
     The observation is (chain, or -1 before the choice; share of the episode that is over)."""
 
-    best: Float | int = param(0, "the chain that pays most")
-    best_reward: Float = param(1.1, "what it pays")
-    delays: tuple[int, ...] = static((1, 3, 10, 30, 100), "steps until each chain pays")
+    best: Float | int = param("the chain that pays most", default=0)
+    best_reward: Float = param("what it pays", default=1.1)
+    delays: tuple[int, ...] = static("steps until each chain pays", default=(1, 3, 10, 30, 100))
 
     @property
     def obs_space(self) -> Box:

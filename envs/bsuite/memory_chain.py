@@ -27,8 +27,8 @@ class MemoryChain:
     shown at the start, the question before the last action. As in bsuite the observation is taken
     before the clock moves: what follows the first action still shows the start."""
 
-    memory_length: Float | int = param(5, "steps between the bits and the answer", low=1)
-    num_bits: int = static(1, "bits to remember", low=1)
+    memory_length: Float | int = param("steps between the bits and the answer", default=5, low=1)
+    num_bits: int = static("bits to remember", default=1, low=1)
 
     @property
     def obs_space(self) -> Box:
@@ -60,7 +60,8 @@ class MemoryChain:
         return state, Step(obs, reward, last, jnp.zeros((), bool))
 
     def _observe(self, state: Chain) -> jax.Array:
-        left = 1 - state.t / self.memory_length
+        # In this form it is exactly 0 at the end, however the compiler divides.
+        left = (self.memory_length - state.t) / self.memory_length
         query = jnp.where(state.t == self.memory_length - 1, state.query, 0)
         bits = jnp.where(state.t == 0, 2 * state.context - 1, 0)
         return jnp.concatenate([jnp.stack([left, query]), bits]).astype(jnp.float32)

@@ -28,23 +28,29 @@ class Acrobot:
     The state is two angles and their speeds; angle 1 is measured from hanging down, angle 2 from
     being in line with link 1. The observation is cos and sin of both, then the speeds."""
 
-    gravity: Float = param(9.8, "gravity", low=0.0)
-    length_1: Float = param(1.0, "length of link 1", above=0.0)
-    mass_1: Float = param(1.0, "mass of link 1", above=0.0)
-    mass_2: Float = param(1.0, "mass of link 2", above=0.0)
-    center_1: Float = param(0.5, "from the pivot to the centre of mass of link 1", above=0.0)
-    center_2: Float = param(0.5, "from the joint to the centre of mass of link 2", above=0.0)
-    inertia: Float = param(1.0, "moment of inertia of either link", above=0.0)
-    max_speed_1: Float = param(SPEEDS[0], "speed 1 is clipped to this", above=0.0)
-    max_speed_2: Float = param(SPEEDS[1], "speed 2 is clipped to this", above=0.0)
-    torque: Float = param(1.0, "torque of actions 0 (negative) and 2", above=0.0)
-    dt: Float = param(0.2, "seconds per step", above=0.0)
-    goal_height: Float = param(1.0, "height to reach, for links of length 1")
-    start_range: Float = param(0.1, "starts are uniform within this of hanging down", low=0.0)
+    gravity: Float = param("gravity", default=9.8, low=0.0)
+    length_1: Float = param("length of link 1", default=1.0, above=0.0)
+    mass_1: Float = param("mass of link 1", default=1.0, above=0.0)
+    mass_2: Float = param("mass of link 2", default=1.0, above=0.0)
+    center_1: Float = param(
+        "from the pivot to the centre of mass of link 1", default=0.5, above=0.0
+    )
+    center_2: Float = param(
+        "from the joint to the centre of mass of link 2", default=0.5, above=0.0
+    )
+    inertia: Float = param("moment of inertia of either link", default=1.0, above=0.0)
+    max_speed_1: Float = param("speed 1 is clipped to this", default=SPEEDS[0], above=0.0)
+    max_speed_2: Float = param("speed 2 is clipped to this", default=SPEEDS[1], above=0.0)
+    torque: Float = param("torque of actions 0 (negative) and 2", default=1.0, above=0.0)
+    dt: Float = param("seconds per step", default=0.2, above=0.0)
+    goal_height: Float = param("height to reach, for links of length 1", default=1.0)
+    start_range: Float = param(
+        "starts are uniform within this of hanging down", default=0.1, low=0.0
+    )
 
     @property
     def obs_space(self) -> Box:
-        high = np.float32([1.0, 1.0, 1.0, 1.0, *SPEEDS])
+        high = np.array([1.0, 1.0, 1.0, 1.0, *SPEEDS], np.float32)
         return Box(-high, high)
 
     @property

@@ -21,15 +21,15 @@ class CartPole:
     """+1 for every step, up to and including the one in which the pole falls or the cart leaves
     the track. The state is the observation: position, velocity, angle, angular velocity."""
 
-    gravity: Float = param(9.8, "gravity", low=0.0)
-    mass_cart: Float = param(1.0, "mass of the cart", above=0.0)
-    mass_pole: Float = param(0.1, "mass of the pole", above=0.0)
-    half_length: Float = param(0.5, "half the length of the pole", above=0.0)
-    force: Float = param(10.0, "force of a push", above=0.0)
-    dt: Float = param(0.02, "seconds per step", above=0.0)
-    max_position: Float = param(2.4, "half the length of the track", above=0.0)
-    max_angle: Float = param(ANGLE, "angle at which the pole counts as fallen", above=0.0)
-    start_range: Float = param(0.05, "starts are uniform within this of zero", low=0.0)
+    gravity: Float = param("gravity", default=9.8, low=0.0)
+    mass_cart: Float = param("mass of the cart", default=1.0, above=0.0)
+    mass_pole: Float = param("mass of the pole", default=0.1, above=0.0)
+    half_length: Float = param("half the length of the pole", default=0.5, above=0.0)
+    force: Float = param("force of a push", default=10.0, above=0.0)
+    dt: Float = param("seconds per step", default=0.02, above=0.0)
+    max_position: Float = param("half the length of the track", default=2.4, above=0.0)
+    max_angle: Float = param("angle at which the pole counts as fallen", default=ANGLE, above=0.0)
+    start_range: Float = param("starts are uniform within this of zero", default=0.05, low=0.0)
 
     @property
     def obs_space(self) -> Box:

@@ -20,19 +20,19 @@ class MountainCar:
     """-1 for every step until the flag is reached. Actions: push left, nothing, push right. The
     state is the observation: position, velocity. A wall on the left stops the car."""
 
-    min_position: Float = param(-1.2, "where the wall is")
-    max_position: Float = param(0.6, "end of the world on the right")
-    max_speed: Float = param(0.07, "speed is clipped to this", above=0.0)
-    goal_position: Float = param(0.5, "where the flag is")
-    goal_speed: Float = param(0.0, "the flag counts only at this velocity or more")
-    force: Float = param(0.001, "acceleration of a push", above=0.0)
-    gravity: Float = param(0.0025, "acceleration by the steepest slope", low=0.0)
-    start_low: Float = param(-0.6, "starts are uniform from here")
-    start_high: Float = param(-0.4, "starts are uniform to here")
+    min_position: Float = param("where the wall is", default=-1.2)
+    max_position: Float = param("end of the world on the right", default=0.6)
+    max_speed: Float = param("speed is clipped to this", default=0.07, above=0.0)
+    goal_position: Float = param("where the flag is", default=0.5)
+    goal_speed: Float = param("the flag counts only at this velocity or more", default=0.0)
+    force: Float = param("acceleration of a push", default=0.001, above=0.0)
+    gravity: Float = param("acceleration by the steepest slope", default=0.0025, low=0.0)
+    start_low: Float = param("starts are uniform from here", default=-0.6)
+    start_high: Float = param("starts are uniform to here", default=-0.4)
 
     @property
     def obs_space(self) -> Box:
-        return Box(np.float32([-1.2, -0.07]), np.float32([0.6, 0.07]))
+        return Box(np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32))
 
     @property
     def action_space(self) -> Discrete:

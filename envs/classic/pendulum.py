@@ -20,14 +20,14 @@ class Pendulum:
     Actions lie in [-2, 2] whatever `max_torque` is (a space cannot depend on a traced number);
     2 means `max_torque`."""
 
-    gravity: Float = param(10.0, "gravity", low=0.0)
-    mass: Float = param(1.0, "mass", above=0.0)
-    length: Float = param(1.0, "length", above=0.0)
-    dt: Float = param(0.05, "seconds per step", above=0.0)
-    max_speed: Float = param(8.0, "angular speed is clipped to this", above=0.0)
-    max_torque: Float = param(2.0, "torque at action 2", above=0.0)
-    start_angle: Float = param(jnp.pi, "starts are uniform within this of upright", low=0.0)
-    start_speed: Float = param(1.0, "starts are uniform within this of rest", low=0.0)
+    gravity: Float = param("gravity", default=10.0, low=0.0)
+    mass: Float = param("mass", default=1.0, above=0.0)
+    length: Float = param("length", default=1.0, above=0.0)
+    dt: Float = param("seconds per step", default=0.05, above=0.0)
+    max_speed: Float = param("angular speed is clipped to this", default=8.0, above=0.0)
+    max_torque: Float = param("torque at action 2", default=2.0, above=0.0)
+    start_angle: Float = param("starts are uniform within this of upright", default=jnp.pi, low=0.0)
+    start_speed: Float = param("starts are uniform within this of rest", default=1.0, low=0.0)
 
     @property
     def obs_space(self) -> Box:

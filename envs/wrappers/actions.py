@@ -53,7 +53,7 @@ class StickyAction(Wrapper):
     """With probability `prob` the last executed action is repeated instead of the chosen one
     (Machado et al., 2018, section 5.2). The first action of an episode is always the chosen one."""
 
-    prob: Float = param(0.25, "probability of repeating the last action", low=0.0, high=1.0)
+    prob: Float = param("probability of repeating the last action", default=0.25, low=0.0, high=1.0)
 
     def reset(self, key: Key) -> tuple[Sticky, PyTree]:
         state, obs = self.env.reset(key)

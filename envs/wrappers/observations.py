@@ -82,7 +82,7 @@ class FrameStack(Wrapper):
     Off-policy agents need no wrapper: replay stacks on read and stores every frame once.
     """
 
-    k: int = static(4, "observations in a stack", low=1)
+    k: int = static("observations in a stack", default=4, low=1)
 
     def _inner_space(self) -> Box:
         space = self.env.obs_space

@@ -17,8 +17,8 @@ from jaxrl.types import Key, Step
 class ClipReward(Wrapper):
     """Rewards clipped to [low, high]. Evaluate without it: the returns change."""
 
-    low: Float = param(-1.0, "smallest reward")
-    high: Float = param(1.0, "largest reward")
+    low: Float = param("smallest reward", default=-1.0)
+    high: Float = param("largest reward", default=1.0)
 
     def step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Step]:
         state, step = self.env.step(state, action, key)

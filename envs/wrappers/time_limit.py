@@ -25,7 +25,7 @@ class TimeLimit(Wrapper):
     """Truncates after `max_steps` steps. The observation does not tell how many are left: that the
     episode stops is no property of the task, and its value goes on."""
 
-    max_steps: int = static(1000, "steps in an episode at most", low=1)
+    max_steps: int = static("steps in an episode at most", default=1000, low=1)
 
     @property
     def time_limit(self) -> int | None:

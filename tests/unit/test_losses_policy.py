@@ -10,7 +10,8 @@ from jaxrl.losses import policy as losses
 
 
 @pytest.mark.parametrize(
-    ("ratio", "advantage", "objective"), [(1.5, 1, 1.2), (1.5, -1, -1.5), (0.5, 1, 0.5), (0.5, -1, -0.8)]
+    ("ratio", "advantage", "objective"),
+    [(1.5, 1, 1.2), (1.5, -1, -1.5), (0.5, 1, 0.5), (0.5, -1, -0.8)],
 )
 def test_clipping_takes_the_minimum(ratio: float, advantage: float, objective: float) -> None:
     log_ratio = jnp.log(jnp.array([ratio]))

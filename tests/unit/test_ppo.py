@@ -19,7 +19,7 @@ CARTPOLE = jaxrl.envs.make("CartPole-v1")
 KEY = jax.random.key(0)
 
 
-def played(agent: jaxrl.PPO, env):  # noqa: ANN001, ANN201
+def played(agent: jaxrl.PPO, env):
     spec = Spec(env.obs_space, env.action_space, env.time_limit, 10_000)
     state = agent.init(KEY, spec)
     streams = rollout.start(agent, env, jax.random.key(1))
@@ -86,7 +86,7 @@ def test_environment_and_time_are_not_mixed() -> None:
 
     @struct
     class Spy(jaxrl.PPO):
-        def learn(self, state, batch, key):  # noqa: ANN001, ANN202
+        def learn(self, state, batch, key):
             jax.debug.callback(lambda b: seen.append(b), batch)
             return jaxrl.PPO.learn(self, state, batch, key)
 
@@ -131,8 +131,12 @@ def test_the_learning_rate_is_annealed_to_the_last_update() -> None:
 
 def test_entropy_is_raised_by_its_bonus() -> None:
     batch = Batch(
-        obs=jnp.ones((8, 4)), mask=None, raw=jnp.zeros(8, jnp.int32),
-        log_prob=jnp.full(8, jnp.log(0.9)), value=jnp.zeros(8), advantage=jnp.zeros(8),
+        obs=jnp.ones((8, 4)),
+        mask=None,
+        raw=jnp.zeros(8, jnp.int32),
+        log_prob=jnp.full(8, jnp.log(0.9)),
+        value=jnp.zeros(8),
+        advantage=jnp.zeros(8),
         target=jnp.zeros(8),
     )
     agent = jaxrl.PPO(entropy=1.0, value_weight=0.0, normalize_minibatch=optim.identity, lr=1e-2)
@@ -157,15 +161,15 @@ def test_a_mask_is_never_crossed() -> None:
         action_space = spaces.Discrete(5)
         weight: float = 1.0
 
-        def observe(self, key):  # noqa: ANN001, ANN202
+        def observe(self, key):
             mask = jax.random.bernoulli(key, 0.5, (5,)).at[2].set(True)
             return {"observation": mask.astype(jnp.float32), "action_mask": mask}
 
-        def reset(self, key):  # noqa: ANN001, ANN202
+        def reset(self, key):
             obs = self.observe(key)
             return obs["action_mask"], obs
 
-        def step(self, state, action, key):  # noqa: ANN001, ANN202
+        def step(self, state, action, key):
             reward = jnp.where(state[action], action * 0.25 * self.weight, -1e6)
             obs = self.observe(key)
             false = jnp.zeros((), bool)
@@ -192,10 +196,10 @@ def test_multi_discrete_actions(nvec: tuple[int, ...]) -> None:
         action_space = spaces.MultiDiscrete(nvec)
         prize: float = 1.0
 
-        def reset(self, key):  # noqa: ANN001, ANN202
+        def reset(self, key):
             return jnp.zeros(1), jnp.zeros(1)
 
-        def step(self, state, action, key):  # noqa: ANN001, ANN202
+        def step(self, state, action, key):
             right = (action == jnp.array([1, 2])).all()
             false = jnp.zeros((), bool)
             return state, Step(state, right * self.prize, ~false, false)
@@ -212,15 +216,15 @@ class Tiny(jaxrl.PPO):
     lr: float = 3e-3
     entropy: float = 0.0
     gamma: float = 0.9
-    num_envs: int = static(8)
-    num_steps: int = static(16)
-    actor: nn.Module = static(networks.MLP((16,)))
-    critic: nn.Module = static(networks.MLP((16,)))
-    anneal_lr: object = static(optim.constant)
-    value_loss: object = static(losses.value_error)
+    num_envs: int = static(default=8)
+    num_steps: int = static(default=16)
+    actor: nn.Module = static(default=networks.MLP((16,)))
+    critic: nn.Module = static(default=networks.MLP((16,)))
+    anneal_lr: object = static(default=optim.constant)
+    value_loss: object = static(default=losses.value_error)
 
 
-def probe(name: str, steps: int = 20_000):  # noqa: ANN201
+def probe(name: str, steps: int = 20_000):
     env = jaxrl.envs.make(name)
     result = jaxrl.train(Tiny(), env, KEY, steps=steps, reset_every=1)
 

@@ -66,7 +66,10 @@ def test_gae_against_a_loop_and_rlax() -> None:
     values = np.concatenate([v[:, 0], v_tp1[-1:, 0]])
     mine = returns.gae(
         *map(jnp.asarray, (reward[:, :1], v[:, :1], values[1:, None])),
-        jnp.asarray(terminated[:, :1]), jnp.zeros((T, 1), bool), gamma, lam,
+        jnp.asarray(terminated[:, :1]),
+        jnp.zeros((T, 1), bool),
+        gamma,
+        lam,
     )
     theirs = rlax.truncated_generalized_advantage_estimation(
         jnp.asarray(reward[:, 0]), gamma * ~terminated[:, 0], lam, jnp.asarray(values)
@@ -94,9 +97,17 @@ def test_one_critic_pass_covers_rollout_last_and_final() -> None:
     truncated = jnp.zeros((T, N), bool).at[4, 1].set(True)
     zeros = jnp.zeros((T, N))
     rollout = Rollout(
-        obs=obs, action=zeros, reward=zeros, terminated=zeros > 0, truncated=truncated,
-        first=zeros > 0, last_obs=jnp.full((N, 1), 50.0), final_obs=jnp.full((2, N, 1), 99.0),
-        extras=(), memory=None, last_memory=None,
+        obs=obs,
+        action=zeros,
+        reward=zeros,
+        terminated=zeros > 0,
+        truncated=truncated,
+        first=zeros > 0,
+        last_obs=jnp.full((N, 1), 50.0),
+        final_obs=jnp.full((2, N, 1), 99.0),
+        extras=(),
+        memory=None,
+        last_memory=None,
     )
     spec = Spec(None, None, time_limit=4)  # pyright: ignore[reportArgumentType]
     v, v_tp1 = returns.rollout_values(value, rollout, spec)

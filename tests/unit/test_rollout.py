@@ -16,10 +16,10 @@ from jaxrl.types import ActOut, Key, Metrics, PyTree, Rollout, Spec, Step
 class Clock:
     """Observes (start, steps so far). Ends after `length` steps, by truncation or termination."""
 
-    length: int = static(5)
-    truncates: bool = static(True)
-    both: bool = static(False)
-    step_size: Float = param(1.0)
+    length: int = static(default=5)
+    truncates: bool = static(default=True)
+    both: bool = static(default=False)
+    step_size: Float = param(default=1.0)
 
     @property
     def obs_space(self) -> spaces.Box:
@@ -49,8 +49,8 @@ class Clock:
 class Idle:
     """Does nothing, and learns nothing."""
 
-    num_envs: int = static(3)
-    num_steps: int = static(12)
+    num_envs: int = static(default=3)
+    num_steps: int = static(default=12)
 
     def init(self, key: Key, spec: Spec) -> PyTree:
         return jnp.zeros(())
@@ -75,7 +75,7 @@ class Counting(Idle):
         return ActOut(jnp.zeros(obs.shape[0], jnp.int32), extras=memory, memory=memory + 1)
 
 
-def play(env: Clock, agent: Idle | None = None, reset_every: int = 1, rounds: int = 1):  # noqa: ANN201
+def play(env: Clock, agent: Idle | None = None, reset_every: int = 1, rounds: int = 1):
     agent = agent or Idle()
     spec = Spec(env.obs_space, env.action_space, env.time_limit)
     streams = rollout.start(agent, env, jax.random.key(0), reset_every)

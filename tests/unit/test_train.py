@@ -89,7 +89,9 @@ def test_inside_vmap(straight: jaxrl.Result) -> None:
     assert_same(runs[1].state, alone.state, atol=1e-5)
     evaluation = jaxrl.evaluate(runs, ENV, episodes=4)
     assert evaluation.returns.shape == (2, 4)
-    np.testing.assert_array_equal(evaluation.returns[1], jaxrl.evaluate(alone, ENV, episodes=4).returns[0])
+    np.testing.assert_array_equal(
+        evaluation.returns[1], jaxrl.evaluate(alone, ENV, episodes=4).returns[0]
+    )
 
 
 def test_raw_keys_are_keys(straight: jaxrl.Result) -> None:
@@ -124,7 +126,12 @@ def test_no_retrace_on_new_floats_and_keys(monkeypatch: pytest.MonkeyPatch) -> N
     for lr, key in [(1e-2, 0), (np.float32(3e-3), 1), (jnp.array(1e-4), 2), (1, 3)]:
         other = dataclasses.replace(agent, lr=lr, gamma=0.9)
         jaxrl.train(other, ENV, jax.random.key(key), steps=100)
-    jaxrl.train(agent, dataclasses.replace(ENV, env=dataclasses.replace(ENV.env, gravity=5.0)), KEY, steps=100)
+    jaxrl.train(
+        agent,
+        dataclasses.replace(ENV, env=dataclasses.replace(ENV.env, gravity=5.0)),
+        KEY,
+        steps=100,
+    )
     assert traces == before
     jaxrl.train(dataclasses.replace(agent, num_steps=16), ENV, KEY, steps=100)
     assert traces > before

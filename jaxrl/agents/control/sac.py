@@ -58,25 +58,31 @@ class Critic(nn.Module):
 
 @struct
 class SAC:
-    actor_lr: Float = param(1e-3, "Adam's step size for the actor", above=0)
-    critic_lr: Float = param(1e-3, "Adam's step size for the critics", above=0)
-    alpha_lr: Float = param(1e-3, "Adam's step size for the log-temperature", above=0)
-    gamma: Float = param(0.99, "discount", low=0, high=1)
+    actor_lr: Float = param("Adam's step size for the actor", default=1e-3, above=0)
+    critic_lr: Float = param("Adam's step size for the critics", default=1e-3, above=0)
+    alpha_lr: Float = param("Adam's step size for the log-temperature", default=1e-3, above=0)
+    gamma: Float = param("discount", default=0.99, low=0, high=1)
     tau: Float = param(
-        0.005, "share of the critics that their slow copies take on", above=0, high=1
+        "share of the critics that their slow copies take on", default=0.005, above=0, high=1
     )
-    alpha_start: Float = param(1.0, "temperature at the start", above=0)
-    target_entropy: Float | None = param(None, "nats of entropy aimed at; None is -actions")
-    num_envs: int = static(1, "parallel environments", low=1)
-    num_steps: int = static(1, "steps per environment and update", low=1)
-    grad_steps: int | None = static(None, "per update; None is one for each new transition")
-    batch_size: int = static(256, "transitions per gradient step", low=1)
-    capacity: int = static(1_000_000, "transitions in the replay", low=1)
-    learning_starts: int = static(1_000, "environment steps of uniformly random actions", low=0)
-    n_steps: int = static(1, "rewards in a target", low=1)
-    critics: int = static(2, "size of the ensemble whose least value counts", low=1)
-    actor: nn.Module = static(networks.MLP((256, 256), activation=nn.relu), "torso of the policy")
-    critic: nn.Module = static(networks.MLP((256, 256), activation=nn.relu), "torso of a critic")
+    alpha_start: Float = param("temperature at the start", default=1.0, above=0)
+    target_entropy: Float | None = param("nats of entropy aimed at; None is -actions", default=None)
+    num_envs: int = static("parallel environments", default=1, low=1)
+    num_steps: int = static("steps per environment and update", default=1, low=1)
+    grad_steps: int | None = static("per update; None is one for each new transition", default=None)
+    batch_size: int = static("transitions per gradient step", default=256, low=1)
+    capacity: int = static("transitions in the replay", default=1_000_000, low=1)
+    learning_starts: int = static(
+        "environment steps of uniformly random actions", default=1_000, low=0
+    )
+    n_steps: int = static("rewards in a target", default=1, low=1)
+    critics: int = static("size of the ensemble whose least value counts", default=2, low=1)
+    actor: nn.Module = static(
+        "torso of the policy", default=networks.MLP((256, 256), activation=nn.relu)
+    )
+    critic: nn.Module = static(
+        "torso of a critic", default=networks.MLP((256, 256), activation=nn.relu)
+    )
 
     # ------------------------------------------------------------------------------ networks
 

@@ -48,33 +48,37 @@ class Batch:
 
 @struct
 class PPO:
-    lr: Float = param(2.5e-4, "Adam's step size at the start", above=0)
-    gamma: Float = param(0.99, "discount", low=0, high=1)
-    lam: Float = param(0.95, "GAE's trace decay", low=0, high=1)
-    clip: Float = param(0.2, "how far the probability ratio may move from 1", above=0)
-    entropy: Float = param(0.01, "weight of the entropy bonus", low=0)
-    value_weight: Float = param(0.5, "weight of the value loss", low=0)
-    max_grad_norm: Float = param(0.5, "global norm to which gradients are clipped", above=0)
-    adam_eps: Float = param(1e-5, "Adam's epsilon", above=0)
-    target_kl: Float | None = param(None, "stop the epochs of an update beyond this KL", above=0)
-    num_envs: int = static(4, "parallel environments", low=1)
-    num_steps: int = static(128, "steps per environment and update", low=1)
-    epochs: int = static(4, "passes over each rollout", low=1)
-    minibatches: int = static(4, "gradient steps per pass", low=1)
-    anneal_lr: Schedule = static(optim.linear, "factor on lr over the run")
-    anneal_clip: Schedule = static(optim.constant, "factor on clip over the run")
+    lr: Float = param("Adam's step size at the start", default=2.5e-4, above=0)
+    gamma: Float = param("discount", default=0.99, low=0, high=1)
+    lam: Float = param("GAE's trace decay", default=0.95, low=0, high=1)
+    clip: Float = param("how far the probability ratio may move from 1", default=0.2, above=0)
+    entropy: Float = param("weight of the entropy bonus", default=0.01, low=0)
+    value_weight: Float = param("weight of the value loss", default=0.5, low=0)
+    max_grad_norm: Float = param("global norm to which gradients are clipped", default=0.5, above=0)
+    adam_eps: Float = param("Adam's epsilon", default=1e-5, above=0)
+    target_kl: Float | None = param(
+        "stop the epochs of an update beyond this KL", default=None, above=0
+    )
+    num_envs: int = static("parallel environments", default=4, low=1)
+    num_steps: int = static("steps per environment and update", default=128, low=1)
+    epochs: int = static("passes over each rollout", default=4, low=1)
+    minibatches: int = static("gradient steps per pass", default=4, low=1)
+    anneal_lr: Schedule = static("factor on lr over the run", default=optim.linear)
+    anneal_clip: Schedule = static("factor on clip over the run", default=optim.constant)
     normalize_batch: Callable[[jax.Array], jax.Array] = static(
-        optim.identity, "applied to the advantages of the whole rollout"
+        "applied to the advantages of the whole rollout", default=optim.identity
     )
     normalize_minibatch: Callable[[jax.Array], jax.Array] = static(
-        losses.normalize, "applied to the advantages of each minibatch"
+        "applied to the advantages of each minibatch", default=losses.normalize
     )
     value_loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = static(
-        losses.ClippedValueError(0.2), "value, old value, target -> loss"
+        "value, old value, target -> loss", default=losses.ClippedValueError(0.2)
     )
-    policy: policies.Continuous = static(policies.Gaussian, "continuous actions: how bounded")
-    actor: nn.Module = static(networks.MLP((64, 64)), "torso of the policy")
-    critic: nn.Module = static(networks.MLP((64, 64)), "torso of the value function")
+    policy: policies.Continuous = static(
+        "continuous actions: how bounded", default=policies.Gaussian
+    )
+    actor: nn.Module = static("torso of the policy", default=networks.MLP((64, 64)))
+    critic: nn.Module = static("torso of the value function", default=networks.MLP((64, 64)))
 
     # ------------------------------------------------------------------------------ networks
 
@@ -143,8 +147,13 @@ class PPO:
             lambda obs: self.value(state, obs), rollout, state.spec
         )
         advantage = returns.gae(
-            rollout.reward, value, next_value, rollout.terminated, rollout.truncated,
-            self.gamma, self.lam,
+            rollout.reward,
+            value,
+            next_value,
+            rollout.terminated,
+            rollout.truncated,
+            self.gamma,
+            self.lam,
         )
         raw, log_prob = rollout.extras
         batch = Batch(

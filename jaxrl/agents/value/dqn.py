@@ -37,7 +37,7 @@ NextValue = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 class Hard:
     """Copy the network every so many gradient steps."""
 
-    every: int = static(50, "gradient steps between two copies", low=1)
+    every: int = static("gradient steps between two copies", default=50, low=1)
 
     def __call__(self, target: PyTree, online: PyTree, steps: Counter) -> PyTree:
         due = steps.value % self.every == 0
@@ -48,7 +48,7 @@ class Hard:
 class Polyak:
     """Move the copy a little after every gradient step."""
 
-    tau: Float = param(0.005, "share of the online network", above=0, high=1)
+    tau: Float = param("share of the online network", default=0.005, above=0, high=1)
 
     def __call__(self, target: PyTree, online: PyTree, steps: Counter) -> PyTree:
         del steps
@@ -69,28 +69,40 @@ class State:
 
 @struct
 class DQN:
-    lr: Float = param(2.5e-4, "Adam's step size at the start", above=0)
-    gamma: Float = param(0.99, "discount", low=0, high=1)
-    epsilon_start: Float = param(1.0, "share of random actions at the start", low=0, high=1)
-    epsilon_end: Float = param(0.05, "share of random actions after exploration", low=0, high=1)
-    explore_share: Float = param(0.5, "share of the run over which epsilon falls", above=0, high=1)
-    max_grad_norm: Float = param(10.0, "global norm to which gradients are clipped", above=0)
-    adam_eps: Float = param(1e-8, "Adam's epsilon", above=0)
-    num_envs: int = static(10, "parallel environments", low=1)
-    num_steps: int = static(1, "steps per environment and update", low=1)
-    grad_steps: int = static(1, "gradient steps per update", low=1)
-    batch_size: int = static(128, "windows per gradient step", low=1)
-    capacity: int = static(10_000, "transitions in the replay", low=1)
-    learning_starts: int = static(1_000, "environment steps before the first gradient step", low=0)
-    n_steps: int = static(1, "rewards in a target", low=1)
-    frame_stack: int = static(1, "frames that the environment stacks (FrameStack)", low=1)
-    sampler: Uniform | Prioritized = param(Uniform(), "how windows are drawn")
-    copy: Hard | Polyak = param(Hard(), "how the target network follows")
-    target: NextValue = static(losses.double_value, "online Q, target Q, mask -> V(s')")
-    loss: Callable[[jax.Array], jax.Array] = static(losses.squared, "of each TD error, or huber")
-    anneal_lr: Callable[[jax.Array], jax.Array] = static(optim.constant, "factor on lr")
-    torso: nn.Module = static(networks.MLP((120, 84), activation=nn.relu), "features of Q")
-    head: Callable[..., nn.Module] = static(networks.Headed, "networks.Headed or networks.Dueling")
+    lr: Float = param("Adam's step size at the start", default=2.5e-4, above=0)
+    gamma: Float = param("discount", default=0.99, low=0, high=1)
+    epsilon_start: Float = param("share of random actions at the start", default=1.0, low=0, high=1)
+    epsilon_end: Float = param(
+        "share of random actions after exploration", default=0.05, low=0, high=1
+    )
+    explore_share: Float = param(
+        "share of the run over which epsilon falls", default=0.5, above=0, high=1
+    )
+    max_grad_norm: Float = param(
+        "global norm to which gradients are clipped", default=10.0, above=0
+    )
+    adam_eps: Float = param("Adam's epsilon", default=1e-8, above=0)
+    num_envs: int = static("parallel environments", default=10, low=1)
+    num_steps: int = static("steps per environment and update", default=1, low=1)
+    grad_steps: int = static("gradient steps per update", default=1, low=1)
+    batch_size: int = static("windows per gradient step", default=128, low=1)
+    capacity: int = static("transitions in the replay", default=10_000, low=1)
+    learning_starts: int = static(
+        "environment steps before the first gradient step", default=1_000, low=0
+    )
+    n_steps: int = static("rewards in a target", default=1, low=1)
+    frame_stack: int = static("frames that the environment stacks (FrameStack)", default=1, low=1)
+    sampler: Uniform | Prioritized = param("how windows are drawn", default=Uniform())
+    copy: Hard | Polyak = param("how the target network follows", default=Hard())
+    target: NextValue = static("online Q, target Q, mask -> V(s')", default=losses.double_value)
+    loss: Callable[[jax.Array], jax.Array] = static(
+        "of each TD error, or huber", default=losses.squared
+    )
+    anneal_lr: Callable[[jax.Array], jax.Array] = static("factor on lr", default=optim.constant)
+    torso: nn.Module = static("features of Q", default=networks.MLP((120, 84), activation=nn.relu))
+    head: Callable[..., nn.Module] = static(
+        "networks.Headed or networks.Dueling", default=networks.Headed
+    )
 
     # ------------------------------------------------------------------------------ networks
 

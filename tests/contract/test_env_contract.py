@@ -1,0 +1,265 @@
+"""What every environment promises, checked for all of them. A new one is checked by being
+registered; one behind an adapter by a line in `ADAPTED`."""
+
+import dataclasses
+import functools
+import importlib.util
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl.envs
+from jaxrl.envs import wrappers
+from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
+from jaxrl.types import Env
+
+# The package an environment needs (its tests are skipped without it), and its name.
+ADAPTED: list[tuple[str, str]] = []
+
+# Environments with wrappers of every kind round them.
+WRAPPED = {
+    "RescaleAction": lambda: wrappers.RescaleAction(jaxrl.envs.make("Pendulum-v1")),
+    "StickyAction": lambda: wrappers.StickyAction(jaxrl.envs.make("CartPole-v1")),
+    "FrameStack": lambda: wrappers.FrameStack(jaxrl.envs.make("Catch-bsuite"), 3),
+    "Flatten": lambda: wrappers.Flatten(jaxrl.envs.make("DeepSea-bsuite")),
+    "LastActionReward": lambda: wrappers.LastActionReward(jaxrl.envs.make("MemoryChain-bsuite")),
+    "ClipReward": lambda: wrappers.ClipReward(jaxrl.envs.make("Pendulum-v1"), -2.0),
+    "EpisodeStatistics": lambda: wrappers.EpisodeStatistics(jaxrl.envs.make("Catch-bsuite")),
+    "Randomize": lambda: wrappers.TimeLimit(
+        wrappers.Randomize(jaxrl.envs.CartPole(), draw_gravity), 20
+    ),
+    "all": lambda: wrappers.LastActionReward(
+        wrappers.FrameStack(
+            wrappers.StickyAction(
+                wrappers.RescaleAction(
+                    wrappers.EpisodeStatistics(
+                        wrappers.ClipReward(jaxrl.envs.make("Pendulum-v1", max_steps=7))
+                    )
+                )
+            ),
+            4,
+        )
+    ),
+}
+
+# Every start is the same one.
+ONE_START = {
+    "DeepSea-bsuite",
+    "DiscountingChain-bsuite",
+    "Flatten",
+    "Probe-Action",
+    "Probe-Continuous",
+    "Probe-Credit",
+    "Probe-Discount",
+    "Probe-Truncation",
+    "Probe-Value",
+}
+
+NAMES = [*jaxrl.envs.names(), *WRAPPED, *(name for _, name in ADAPTED)]
+ENVS, STEPS = 6, 120
+
+
+def draw_gravity(key: jax.Array, env: Any) -> Any:
+    return dataclasses.replace(env, gravity=jax.random.uniform(key, minval=5.0, maxval=15.0))
+
+
+@functools.cache
+def build(name: str) -> Env:
+    for package, adapted in ADAPTED:
+        if name == adapted and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    return WRAPPED[name]() if name in WRAPPED else jaxrl.envs.make(name)
+
+
+@dataclasses.dataclass
+class Played:
+    """Random play of ENVS environments: STEPS steps, a new episode after each end."""
+
+    state: Any  # [T, N, ...], before the step
+    obs: Any  # [T, N, ...], before the step
+    action: Any  # [T, N, ...]
+    key: Any  # [T, N], of the step
+    step: Any  # [T, N, ...]
+    t: np.ndarray  # [T, N]: steps made in the episode, this one included
+    starts: Any  # [T, N, ...], one reset per step and environment
+
+
+def select(ended: jax.Array, new: Any, old: Any) -> Any:
+    def one(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(ended.reshape(ended.shape + (1,) * (x.ndim - 1)), x, y)
+
+    return jax.tree.map(one, new, old)
+
+
+def play(env: Env, key: jax.Array) -> Any:
+    def body(carry: Any, key: jax.Array) -> Any:
+        state, obs, t = carry
+        action_key, step_key, reset_key = jax.random.split(key, 3)
+        actions = jax.vmap(env.action_space.sample)(jax.random.split(action_key, ENVS))
+        step_keys = jax.random.split(step_key, ENVS)
+        after, step = jax.vmap(env.step)(state, actions, step_keys)
+        fresh = jax.vmap(env.reset)(jax.random.split(reset_key, ENVS))
+        ended = step.terminated | step.truncated
+        next_state, next_obs = select(ended, fresh, (after, step.obs))
+        carry = (next_state, next_obs, jnp.where(ended, 0, t + 1))
+        return carry, (state, obs, actions, step_keys, step, t + 1, fresh[1])
+
+    state, obs = jax.vmap(env.reset)(jax.random.split(key, ENVS))
+    carry = (state, obs, jnp.zeros(ENVS, jnp.int32))
+    return jax.lax.scan(body, carry, jax.random.split(key, STEPS))[1]
+
+
+# One program each per kind of environment, shared by the tests.
+reset = jax.jit(lambda env, key: env.reset(key))
+step = jax.jit(lambda env, state, action, key: env.step(state, action, key))
+
+
+@functools.cache
+def played(name: str) -> Played:
+    return Played(*jax.device_get(jax.jit(play)(build(name), jax.random.key(0))))
+
+
+def keyless(tree: Any) -> Any:
+    """Random keys as plain numbers, so that they can be compared."""
+
+    def plain(x: Any) -> Any:
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return jax.tree.map(plain, tree)
+
+
+def equal(a: Any, b: Any) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, keyless(a), keyless(b))))
+
+
+def leaves(space: Any, x: Any) -> list[tuple[Any, Any]]:
+    """The parts of an observation with their spaces; fails where the structures differ."""
+    if isinstance(space, Dict):
+        assert isinstance(x, dict) and set(x) == set(space)
+        return [pair for name, part in space.items for pair in leaves(part, x[name])]
+    return [(space, x)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_an_environment_whose_program_part_is_hashable(name: str) -> None:
+    env = build(name)
+    assert isinstance(env, Env)
+    assert isinstance(env.obs_space, Box | Dict | Discrete | MultiDiscrete)
+    assert isinstance(env.action_space, Box | Discrete | MultiDiscrete)
+    limit = env.time_limit
+    assert limit is None or (isinstance(limit, int) and limit >= 1)
+    for part in (env.obs_space, env.action_space, jax.tree.structure(env)):
+        hash(part)
+    # An equal environment, built anew, is the same program.
+    assert jax.tree.structure(env) == jax.tree.structure(jax.tree.map(jnp.asarray, env))
+    assert build(name).obs_space == env.obs_space
+    for leaf in jax.tree.leaves(env):
+        assert np.issubdtype(np.asarray(leaf).dtype, np.number), leaf
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_observations_are_in_their_space(name: str) -> None:
+    env, run = build(name), played(name)
+    for what in (run.obs, run.step.obs, run.starts):
+        for space, x in leaves(env.obs_space, what):
+            assert x.shape == (STEPS, ENVS, *space.shape)
+            assert x.dtype == space.dtype
+            assert space.contains(x)
+            assert not np.issubdtype(x.dtype, np.floating) or np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rewards_and_flags_are_scalars_of_the_right_kind(name: str) -> None:
+    step = played(name).step
+    assert step.reward.shape == step.terminated.shape == step.truncated.shape == (STEPS, ENVS)
+    assert step.reward.dtype == np.float32
+    assert step.terminated.dtype == step.truncated.dtype == np.bool_
+    assert np.isfinite(step.reward).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_episode_is_truncated_before_the_time_limit(name: str) -> None:
+    """And one that is cut by the registered limit is cut exactly there."""
+    env, run = build(name), played(name)
+    truncated = run.step.truncated
+    if env.time_limit is None:
+        assert not truncated.any()
+    else:
+        assert (run.t[truncated] >= env.time_limit).all()
+    if isinstance(env, wrappers.TimeLimit):
+        assert run.t.max() <= env.max_steps
+        assert truncated[run.t == env.max_steps].all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_keeps_structure_and_types(name: str) -> None:
+    """What `step` returns can be given to `step`: not even a weak type differs."""
+    env = build(name)
+    action = env.action_space.sample(jax.random.key(1))
+    state, obs = jax.eval_shape(env.reset, jax.random.key(0))
+    after, step = jax.eval_shape(env.step, state, action, jax.random.key(0))
+
+    def kinds(tree: Any) -> list[Any]:
+        return [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(tree)]
+
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert kinds(after) == kinds(state)
+    assert kinds(step.obs) == kinds(obs)
+    assert not any(x.weak_type for x in jax.tree.leaves((state, obs, step)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_key_same_start_other_key_other_start(name: str) -> None:
+    env, run = build(name), played(name)
+    first, second = (reset(env, jax.random.key(3)) for _ in range(2))
+    assert equal(first, second)
+    starts = jax.tree.map(lambda x: x.reshape(STEPS * ENVS, -1), run.starts)
+    different = any(len(np.unique(x, axis=0)) > 1 for x in jax.tree.leaves(starts))
+    assert different == (name not in ONE_START)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_lane_of_a_vmap_is_the_environment_alone(name: str) -> None:
+    """The same key gives the same step, and the neighbours have no part in it."""
+    env, run = build(name), played(name)
+    for t, lane in ((0, 0), (STEPS // 2, ENVS - 1)):
+        state, action, key, together = jax.tree.map(
+            lambda x, t=t, lane=lane: jnp.asarray(x[t, lane]),
+            (run.state, run.action, run.key, run.step),
+        )
+        alone = step(env, state, action, key)
+        assert equal(alone, step(env, state, action, key))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+            alone[1],
+            together,
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_over_every_float_constant(name: str) -> None:
+    """A stack of environments, each with constants of its own, in one program."""
+    env, run = build(name), played(name)
+    count = len(jax.tree.leaves(env))
+    if not count:
+        pytest.skip("has no constants")
+    stack = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) * jnp.linspace(1, 1.1, 3), env)
+    state = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), run.state)
+    action = env.action_space.sample(jax.random.key(0))
+
+    def both(env: Env, key: jax.Array) -> Any:
+        return env.reset(key)[1], env.step(state, action, key)[1]
+
+    key = jax.random.key(0)
+    many = jax.jit(jax.vmap(both, (0, None)))(stack, key)
+    assert many[1].reward.shape == (3,)
+    # Lane 0 has the environment's own constants.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-5),
+        many,
+        (reset(env, key)[1], step(env, state, action, key)[1]),
+    )
