@@ -3,11 +3,13 @@
 A linen module is hashable and compares by its fields, so it can be a static field of an agent.
 """
 
+from jaxrl.networks.dueling import Dueling
 from jaxrl.networks.modules import MLP, Headed, MinAtarCNN, NatureCNN, check_torso, example, prepare
 from jaxrl.networks.nnx import FromNNX, from_nnx
 
 __all__ = [
     "MLP",
+    "Dueling",
     "FromNNX",
     "Headed",
     "MinAtarCNN",
