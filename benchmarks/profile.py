@@ -139,9 +139,13 @@ def _common(task: Task) -> tuple[list[Piece], tuple[Any, ...]]:
 
     found.append(Piece("rollout", timed(play, run.streams), 1))
 
-    actions = jax.vmap(lambda k: jax.vmap(env.action_space.sample)(jax.random.split(k, num_envs)))(
-        jax.random.split(key, num_steps)
-    ) if hasattr(env.action_space, "sample") else jnp.zeros((num_steps, num_envs), jnp.int32)
+    actions = (
+        jax.vmap(lambda k: jax.vmap(env.action_space.sample)(jax.random.split(k, num_envs)))(
+            jax.random.split(key, num_steps)
+        )
+        if hasattr(env.action_space, "sample")
+        else jnp.zeros((num_steps, num_envs), jnp.int32)
+    )
     spare_state, spare_obs = jax.tree.map(lambda x: x[0], run.streams.spares)
     step_keys = jax.random.split(key, num_envs)
 
@@ -230,7 +234,9 @@ def ppo(task: Task) -> list[Piece]:
         )
         return touch(reward, value, next_value)
 
-    found.append(Piece("values", timed(values, experience.reward), 2, size * flops.forward(nets[1])))
+    found.append(
+        Piece("values", timed(values, experience.reward), 2, size * flops.forward(nets[1]))
+    )
 
     def advantages(reward: jax.Array, i: jax.Array) -> jax.Array:
         return touch(
@@ -264,7 +270,9 @@ def ppo(task: Task) -> list[Piece]:
     found.append(Piece("(what sorting random bits would cost)", timed(sort, jnp.zeros(())), 3))
 
     batch = _batch(agent, spec, experience, size)
-    order = jnp.stack([jax.random.permutation(k, size) for k in jax.random.split(key, agent.epochs)])
+    order = jnp.stack(
+        [jax.random.permutation(k, size) for k in jax.random.split(key, agent.epochs)]
+    )
     order = order.reshape(-1, rows_each)
 
     def gather(total: jax.Array, i: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ nothing for too long is ended and reported, never waited for.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -63,7 +64,7 @@ def environment(options: Options) -> dict[str, str]:
 class Worker:
     def __init__(self, task: Task, options: Options, python: str, limit: float) -> None:
         self.limit = limit
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by `stop`)
         self.process = subprocess.Popen(
             [python, "-m", "benchmarks.worker", task.to_json(),
              json.dumps(dataclasses.asdict(options))],
@@ -105,7 +106,10 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.errors.close()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            if stream:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 class Entry:

@@ -28,7 +28,7 @@ class Task:
     batch_size: int = 128
     updates: int = 1  # gradient steps per vector step, that is per `num_envs` environment steps
     capacity: int = 10_000
-    warmup: int = 1_000  # environment steps before the first update
+    warmup: int = 500  # environment steps before the first update
     copy_every: int = 500  # environment steps between two copies into DQN's target
     # how much is run
     steps: int = 500_000  # of one seed, in one timed call of a compiled side
@@ -66,20 +66,20 @@ def ppo(num_envs: int = 4, seeds: int = 1, total: int = 400_000) -> Task:
     )
 
 
-def dqn(updates: int = 1, seeds: int = 1, total: int = 400_000) -> Task:
+def dqn(updates: int = 1, seeds: int = 1, total: int = 100_000) -> Task:
     """10 environments; one update per vector step, or `updates=10` for one per environment step."""
-    steps = per_seed(total // updates, seeds, 4_000) // 10 * 10
+    steps = per_seed(total // updates, seeds, 4_000 if updates == 1 else 1_500) // 10 * 10
     return Task(
         "dqn", "CartPole-v1", 10, seeds, updates=updates, steps=steps, lr=1e-3,
         threshold=400, threshold_steps=200_000,
     )  # fmt: skip
 
 
-def sac(seeds: int = 1, total: int = 2_000) -> Task:
+def sac(seeds: int = 1, total: int = 1_000) -> Task:
     """Pendulum, 256-wide, batch 256, one update per step; the replay holds a whole run."""
     return Task(
         "sac", "Pendulum-v1", 1, seeds, hidden=(256, 256), batch_size=256, lr=1e-3,
-        capacity=20_000, warmup=256, steps=per_seed(total, seeds, 500) + 256,
+        capacity=20_000, warmup=256, steps=per_seed(total, seeds, 250) + 256,
         threshold=-200, threshold_steps=15_000,
     )  # fmt: skip
 

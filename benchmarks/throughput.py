@@ -46,7 +46,10 @@ def tasks(args: argparse.Namespace) -> list[list[Task]]:
         if algorithm == "ppo":
             groups += [[settings.ppo(n, s) for s in seeds] for n in args.envs]
         elif algorithm == "dqn":
-            groups += [[settings.dqn(u, s) for s in seeds] for u in args.updates]
+            few = args.seeds or [1, 8]  # an update per step is ten times the work
+            groups += [
+                [settings.dqn(u, s) for s in (seeds if u == 1 else few)] for u in args.updates
+            ]
         elif algorithm == "sac":
             groups.append([settings.sac(s) for s in seeds])
         else:
@@ -191,9 +194,7 @@ def plot(measured: list[Measured], path: Path, caption: str) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(m.task.name for m in measured))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(1.2 + 3.4 * len(names), 3.6), squeeze=False
-    )
+    figure, axes = plt.subplots(1, len(names), figsize=(1.2 + 3.4 * len(names), 3.6), squeeze=False)
     colors = dict(zip(("jaxrl", "rejax", "sbx", "sb3", "torch", "brax"), plt.cm.tab10.colors))
     for ax, name in zip(axes[0], names, strict=True):
         shown: list[tuple[str, str, float]] = []
@@ -202,7 +203,9 @@ def plot(measured: list[Measured], path: Path, caption: str) -> None:
             for side in dict.fromkeys(m.options.side for m in own):
                 task = next(m.task for m in own if m.task.seeds == seeds)
                 winner = best(own, side, task)
-                if winner and not (side in LOOPS and seeds not in (1, max(m.task.seeds for m in own))):
+                if winner and not (
+                    side in LOOPS and seeds not in (1, max(m.task.seeds for m in own))
+                ):
                     many = f"{seeds} seeds" if seeds > 1 else "1 run"
                     shown.append((side, f"{side}, {many}", winner.rate))
         shown.reverse()
@@ -226,7 +229,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "benchmarks.throughput", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("algorithm", choices=("ppo", "dqn", "sac", "brax", "all"))
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 32 (sac: 1 8)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 1 32, or 1 8 (sac, updates)")
     parser.add_argument("--envs", type=int, nargs="+", default=[4, 64], help="of PPO")
     parser.add_argument(
         "--updates", type=int, nargs="+", default=[1, 10], help="of DQN, per 10 steps"

@@ -11,13 +11,13 @@ import itertools
 import time
 from typing import Any
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import rejax
 from jax.sharding import PartitionSpec
 
-import gymnax
 from benchmarks.peers import LEARNERS, Curve, Options, Prepared
 from benchmarks.settings import Task
 
@@ -147,5 +147,3 @@ def prepare(task: Task, options: Options) -> Prepared:
 def _parameters(state: Any) -> Any:
     names = ("actor_ts", "critic_ts", "q_ts")
     return [getattr(state, name).params for name in names if hasattr(state, name)]
-
-

@@ -92,7 +92,9 @@ def prepare(task: Task, options: Options) -> Prepared:
         before = model.num_timesteps
         callback.deadline = time.perf_counter() + seconds
         try:
-            model.learn(10**9, callback=callback, reset_num_timesteps=before == 0, log_interval=None)
+            model.learn(
+                10**9, callback=callback, reset_num_timesteps=before == 0, log_interval=None
+            )
         except StopIteration:
             pass
         callback.episodes.clear()

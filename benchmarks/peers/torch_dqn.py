@@ -29,7 +29,7 @@ def loop(task: Task, envs: Envs, compiled: bool = False, explore: int = 1) -> It
     target.load_state_dict(q.state_dict())
     optimizer = torch.optim.Adam(q.parameters(), lr=task.lr, fused=True)
     row = np.zeros(width, np.float32)
-    ring = Ring(task.capacity, row, np.int64(0), np.float32(0), row, np.float32(0))
+    ring = Ring(task.capacity, envs.rng, row, np.int64(0), np.float32(0), row, np.float32(0))
 
     def loss(
         obs: torch.Tensor, action: torch.Tensor, reward: torch.Tensor, next_obs: torch.Tensor,
@@ -49,8 +49,8 @@ def loop(task: Task, envs: Envs, compiled: bool = False, explore: int = 1) -> It
         epsilon = max(0.05, 1 - 0.95 * steps / explore)
         with torch.no_grad():
             action = q(torch.from_numpy(obs)).argmax(-1).numpy()
-        random = np.random.random(task.num_envs) < epsilon
-        action = np.where(random, np.random.randint(0, actions, task.num_envs), action)
+        random = envs.rng.random(task.num_envs) < epsilon
+        action = np.where(random, envs.rng.integers(0, actions, task.num_envs), action)
         next_obs, reward, terminated, _, valid = envs.step(action)
         fields = (obs, action, reward, next_obs, (~terminated).astype(np.float32))
         ring.add(*(fields if valid.all() else (x[valid] for x in fields)))

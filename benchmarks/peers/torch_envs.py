@@ -28,13 +28,12 @@ class Envs:
         else:
             mode = "sync"
             extra = {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
-        self.envs = gym.make_vec(
-            task.env, num_envs=task.num_envs, vectorization_mode=mode, **extra
-        )
+        self.envs = gym.make_vec(task.env, num_envs=task.num_envs, vectorization_mode=mode, **extra)
         self.obs, _ = self.envs.reset(seed=seed)
         self.resetting = np.zeros(task.num_envs, bool)
         self.ret = np.zeros(task.num_envs)
         self.steps = 0
+        self.rng = np.random.default_rng(seed)
         self.episodes: list[tuple[int, float]] = []
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -90,9 +90,9 @@ def loop(task: Task, envs: Envs, compiled: bool = False) -> Iterator[int]:
         flat = [x.flatten(0, 1) for x in arrays]
         rows = np.flatnonzero(valid)
         # A whole batch also when some rows are resets: they are replaced by rows drawn twice.
-        rows = np.concatenate([rows, np.random.choice(rows, valid.size - len(rows))])
+        rows = np.concatenate([rows, envs.rng.choice(rows, valid.size - len(rows))])
         for _ in range(task.epochs):
-            np.random.shuffle(rows)
+            envs.rng.shuffle(rows)
             for chunk in torch.from_numpy(rows).chunk(task.minibatches):
                 optimizer.zero_grad()
                 loss(tuple(x[chunk] for x in flat)).backward()

@@ -9,9 +9,9 @@ import torch
 class Ring:
     """Transitions, uniformly sampled."""
 
-    def __init__(self, capacity: int, *rows: np.ndarray) -> None:
+    def __init__(self, capacity: int, rng: np.random.Generator, *rows: np.ndarray) -> None:
         """`rows`: one example of each field, for its shape and type."""
-        self.capacity, self.size, self.at = capacity, 0, 0
+        self.capacity, self.rng, self.size, self.at = capacity, rng, 0, 0
         self.data = [np.zeros((capacity, *row.shape), row.dtype) for row in rows]
 
     def add(self, *batches: np.ndarray) -> None:
@@ -27,5 +27,5 @@ class Ring:
         self.size = min(self.size + count, self.capacity)
 
     def sample(self, count: int) -> list[torch.Tensor]:
-        rows = np.random.randint(0, self.size, count)
+        rows = self.rng.integers(0, self.size, count)
         return [torch.from_numpy(store[rows]) for store in self.data]

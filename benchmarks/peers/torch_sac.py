@@ -31,7 +31,7 @@ def loop(task: Task, envs: Envs, compiled: bool = False) -> Iterator[int]:
     actor_adam = torch.optim.Adam(actor.parameters(), lr=task.lr, fused=True)
     alpha_adam = torch.optim.Adam([log_alpha], lr=task.lr, fused=True)
     obs_row, action_row = np.zeros(width, np.float32), np.zeros(size, np.float32)
-    ring = Ring(task.capacity, obs_row, action_row, np.float32(0), obs_row, np.float32(0))
+    ring = Ring(task.capacity, envs.rng, obs_row, action_row, np.float32(0), obs_row, np.float32(0))
 
     def draw(obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Action in [-1, 1] and its log-probability."""

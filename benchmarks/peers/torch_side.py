@@ -18,7 +18,6 @@ LOOPS = {"ppo": torch_ppo.loop, "dqn": torch_dqn.loop, "sac": torch_sac.loop}
 
 def start(task: Task, options: Options, seed: int, learn: bool) -> tuple[Envs, Iterator[int]]:
     torch.manual_seed(seed)
-    np.random.seed(seed)
     envs = Envs(task, seed)
     extra = {"explore": task.threshold_steps // 2} if learn and task.algorithm == "dqn" else {}
     return envs, LOOPS[task.algorithm](task, envs, options.compiled, **extra)
