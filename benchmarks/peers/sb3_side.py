@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -91,12 +92,10 @@ def prepare(task: Task, options: Options) -> Prepared:
     def advance(seconds: float) -> int:
         before = model.num_timesteps
         callback.deadline = time.perf_counter() + seconds
-        try:
+        with contextlib.suppress(StopIteration):
             model.learn(
                 10**9, callback=callback, reset_num_timesteps=before == 0, log_interval=None
             )
-        except StopIteration:
-            pass
         callback.episodes.clear()
         return model.num_timesteps - before
 
