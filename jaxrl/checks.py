@@ -244,7 +244,8 @@ def observation(space: spaces.Space, obs: PyTree) -> tuple[PyTree, int]:
     if extra < 0 or array.shape[extra:] != space.shape:
         raise ValueError(
             f"obs has shape {array.shape}, but this policy was trained on "
-            f"{spaces.describe(space)}: give {space.shape} for one observation or (batch, *{space.shape}) for several."
+            f"{spaces.describe(space)}: give {space.shape} for one observation or "
+            f"(batch, *{space.shape}) for several."
         )
     if extra > 1:
         raise ValueError(

@@ -82,7 +82,7 @@ class ObsState:
 
 @struct
 class NormalizeObs(_Wrapper):
-    """Observations to zero mean, unit variance and clipped (of PPO's 37 details: continuous 5, 6)."""
+    """Observations to zero mean, unit variance and clipped (continuous details 5 and 6)."""
 
     clip: Float = param("bound on normalised observations", default=10.0, above=0)
     eps: Float = param("added to the variance", default=1e-8, low=0)

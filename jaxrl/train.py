@@ -91,24 +91,23 @@ def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run,
     averaged over the episodes that ended.
     """
     remaining = plan.iterations - run.iteration.value
-    shapes = jax.eval_shape(lambda r, k: iterate(agent, env, r, k, plan)[1], run, key)
-    zeros = {name: jnp.zeros(()) for name in shapes}
+    names = sorted(jax.eval_shape(lambda r, k: iterate(agent, env, r, k, plan)[1], run, key))
+    zeros = jnp.zeros(len(names))  # one vector: a short iteration cannot afford an addition each
 
-    def body(_: jax.Array, carry: tuple[Run, Metrics, Metrics]) -> tuple[Run, Metrics, Metrics]:
+    def body(_: jax.Array, carry: tuple[Run, jax.Array, jax.Array]) -> tuple[Any, ...]:
         run, sums, counts = carry
         run, metrics = iterate(agent, env, run, key, plan)
-        for name, value in metrics.items():
-            exists = ~jnp.isnan(value)
-            sums = {**sums, name: sums[name] + jnp.where(exists, value, 0)}
-            counts = {**counts, name: counts[name] + exists}
-        return run, sums, counts
+        values = jnp.stack([metrics[name] for name in names])
+        exists = ~jnp.isnan(values)
+        return run, sums + jnp.where(exists, values, 0), counts + exists
 
     bound = jnp.minimum(plan.per_point, remaining)
     run, sums, counts = jax.lax.fori_loop(0, bound, body, (run, zeros, zeros))
-    episodes = sums["episode/count"]
+    metrics = dict(zip(names, sums / counts, strict=True))
+    totals = dict(zip(names, sums, strict=True))
+    episodes = totals["episode/count"]
     for name in ("episode/return", "episode/length"):
-        counts[name] = episodes
-    metrics = {name: sums[name] / counts[name] for name in sums}
+        metrics[name] = totals[name] / episodes
     metrics["episode/count"] = episodes
     if plan.evaluate_points:
         due = run.iteration.value % (plan.per_point * plan.evaluate_points) == 0

@@ -2,8 +2,8 @@
 # install.sh VENV --lock          make VENV hold exactly requirements-lock.txt, and jaxrl editable
 # install.sh VENV --extra NAME    add an extra of pyproject.toml, keeping the pinned versions
 #
-# Needs a Python >= 3.11 and nothing else. Downloads with uv, which is several times faster, and
-# with pip where uv cannot be installed.
+# Needs a Python >= 3.11 and nothing else. Installs with uv, which is several times faster, and with
+# pip where uv cannot be installed or cannot reach the index (it does not read pip's settings).
 set -eu
 venv=$1
 what=$2
@@ -35,12 +35,12 @@ if [ "$what" = --lock ]; then
         "$python" -m venv "$venv"
     fi
     if [ ! -x "$venv/bin/uv" ]; then
-        pip_install "uv==$UV_VERSION" || echo "uv is not to be had; pip will do, more slowly"
+        pip_install "uv==$UV_VERSION" || echo "uv is not to be had here"
     fi
     echo "Installing the pinned versions"
-    if [ -x "$venv/bin/uv" ]; then
-        "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" requirements-lock.txt
-    else
+    if ! { [ -x "$venv/bin/uv" ] &&
+        "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" requirements-lock.txt; }; then
+        echo "Installing with pip, which takes longer"
         pip_install --requirement requirements-lock.txt
     fi
     # hatchling is in the lock, so that building needs no download of its own.
