@@ -84,16 +84,44 @@ def is_static(field: dataclasses.Field[Any]) -> bool:
     return bool(field.metadata.get("static", False))
 
 
+def _register(cls: type[Any]) -> None:
+    """Register `cls` as a pytree whose structure knows its class.
+
+    `jax.tree_util.register_dataclass` is shorter, but to it two classes with as many data fields
+    and equal static values have the same structure (jaxlib 0.10). Only their hashes differ, which
+    a hash table need not look at in full: now and then `jit` runs the program of another class.
+    """
+    fields = dataclasses.fields(cls)
+    data = tuple(f.name for f in fields if not is_static(f))
+    meta = tuple(f.name for f in fields if is_static(f))
+    keys = tuple(jax.tree_util.GetAttrKey(name) for name in data)
+
+    def static_part(x: Any) -> tuple[Any, ...]:
+        return (cls, *(getattr(x, name) for name in meta))
+
+    def flatten(x: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(x, name) for name in data), static_part(x)
+
+    def flatten_with_keys(x: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children = tuple(getattr(x, name) for name in data)
+        return tuple(zip(keys, children, strict=True)), static_part(x)
+
+    def unflatten(aux: tuple[Any, ...], children: Any) -> Any:
+        x = object.__new__(cls)
+        for name, value in zip(meta, aux[1:], strict=True):
+            object.__setattr__(x, name, value)
+        for name, value in zip(data, children, strict=True):
+            object.__setattr__(x, name, value)
+        return x
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(param, static, dataclasses.field))
 def struct(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-friendly dataclass and register it as a pytree."""
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
-    jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[f.name for f in fields if not is_static(f)],
-        meta_fields=[f.name for f in fields if is_static(f)],
-    )
+    _register(cls)
     return cls
 
 
