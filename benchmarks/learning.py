@@ -163,9 +163,10 @@ def main() -> None:
     for name in options.cases or every:
         row = measure(name, options.seeds)
         write([row])
+        verdict = "ok" if passed(row) else "NOT REACHED"
         print(
             f"{name:26s} IQM {row['iqm']:8.2f} [{row['low']:.2f}, {row['high']:.2f}]  needed "
-            f"{row['needed']:>7}  {'ok' if passed(row) else 'NOT REACHED'}  {row['seconds']:.0f} s, "
+            f"{row['needed']:>7}  {verdict}  {row['seconds']:.0f} s, "
             f"{row['steps_per_second']:,} steps/s",
             flush=True,
         )
