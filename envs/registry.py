@@ -120,7 +120,6 @@ def make(name: str, **constants: Any) -> Env:
 
 _BUNDLED = {
     "Acrobot-v1": ("classic.acrobot:Acrobot", 500),
-    "Asterix-MinAtar": ("minatar.asterix:Asterix", None),
     "Breakout-MinAtar": ("minatar.breakout:Breakout", None),
     "CartPole-v1": ("classic.cartpole:CartPole", 500),
     "Catch-bsuite": ("bsuite.catch:Catch", None),
@@ -141,8 +140,6 @@ _BUNDLED = {
     "Probe-Policy": ("probe:ProbePolicy", None),
     "Probe-Truncation": ("probe:ProbeTruncation", 2),
     "Probe-Value": ("probe:ProbeValue", None),
-    "Seaquest-MinAtar": ("minatar.seaquest:Seaquest", None),
-    "SpaceInvaders-MinAtar": ("minatar.space_invaders:SpaceInvaders", None),
 }
 
 for _name, (_where, _max_steps) in _BUNDLED.items():
