@@ -120,7 +120,7 @@ def make(name: str, **constants: Any) -> Env:
 
 _BUNDLED = {
     "Acrobot-v1": ("classic.acrobot:Acrobot", 500),
-    "Breakout-MinAtar": ("minatar.breakout:Breakout", None),
+    "Breakout-MinAtar": ("minatar.breakout:Breakout", 1000),
     "CartPole-v1": ("classic.cartpole:CartPole", 500),
     "Catch-bsuite": ("bsuite.catch:Catch", None),
     "DeepSea-bsuite": ("bsuite.deep_sea:DeepSea", None),

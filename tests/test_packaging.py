@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 USE = """
 import jax, jaxrl, jaxrl.envs
-assert not any("{root}" in (p or "") for p in __import__("sys").path)
+assert "{root}" not in __import__("sys").path
 print(jaxrl.__file__)
 env = jaxrl.envs.make("CartPole-v1")
 state, obs = env.reset(jax.random.key(0))
