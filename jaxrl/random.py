@@ -49,12 +49,18 @@ def _seed(seed: jax.Array) -> jax.Array:
     return extend.threefry_prng_impl.seed(seed)  # pyright: ignore
 
 
+def _key(halves: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Derived keys are written down: fused with their uses, a chain of splits would be computed
+    again at each, and compilation would take minutes."""
+    return jax.lax.optimization_barrier(jnp.stack(halves, axis=-1))
+
+
 def _split(key: jax.Array, shape: Shape) -> jax.Array:
-    return jnp.stack(threefry(key[0], key[1], *_counts(shape)), axis=-1)
+    return _key(threefry(key[0], key[1], *_counts(shape)))
 
 
 def _fold_in(key: jax.Array, data: Any) -> jax.Array:
-    return jnp.stack(threefry(key[0], key[1], jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32)))
+    return _key(threefry(key[0], key[1], jnp.uint32(0), jnp.asarray(data).astype(jnp.uint32)))
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: Shape) -> jax.Array:
