@@ -1,5 +1,6 @@
 """Space Invaders and Asterix against the reference MinAtar: same state, same action, same step."""
 
+import copy
 from typing import Any
 
 import jax
@@ -7,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.envs.minatar import space_invaders
+from jaxrl.envs.minatar import asterix, space_invaders
+from jaxrl.envs.minatar.asterix import Asterix
 from jaxrl.envs.minatar.space_invaders import SpaceInvaders
 
+minatar_asterix = pytest.importorskip("minatar.environments.asterix")
 minatar_invaders = pytest.importorskip("minatar.environments.space_invaders")
 
 TRANSITIONS = 6000
@@ -155,8 +158,227 @@ def test_space_invaders_repeats_the_last_action() -> None:
     assert SpaceInvaders().sticky == 0.1 and SpaceInvaders().ramping
 
 
-def test_space_invaders_spaces_are_those_of_minatar() -> None:
-    game, env = minatar_invaders.Env(), SpaceInvaders()
+class Draws:
+    """In place of MinAtar's random numbers: what arrives next, chosen by the test."""
+
+    def __init__(self, right: bool, gold: bool, choice: int):
+        self.uniform = iter([0.0 if right else 0.9, 0.0 if gold else 0.9])
+        self.choice = choice
+
+    def rand(self) -> float:
+        return next(self.uniform)
+
+    def randint(self, n: int) -> int:
+        return self.choice % n
+
+
+def arrival(game: Any, right: bool, gold: bool, choice: int) -> asterix.Arrival:
+    """What those draws mean in this state, and MinAtar told to draw them."""
+    game.random = Draws(right, gold, choice)
+    lane = np.zeros(8, bool)
+    empty = [i for i, thing in enumerate(game.entities) if thing is None]
+    if empty:
+        lane[empty[choice % len(empty)]] = True
+    return asterix.Arrival(lane=lane, right=np.bool_(right), gold=np.bool_(gold))  # pyright: ignore
+
+
+def field(game: Any, last_action: int) -> asterix.Field:
+    lanes = np.zeros((4, 8), np.int32)
+    for lane, thing in enumerate(game.entities):
+        if thing is not None:
+            column, row, right, gold = thing
+            assert row == lane + 1
+            lanes[:, lane] = 1, column, right, gold
+    return asterix.Field(
+        player=np.array([game.player_y, game.player_x], np.int32),
+        lanes=asterix.Lanes(
+            full=lanes[0] == 1, column=lanes[1], right=lanes[2] == 1, gold=lanes[3] == 1
+        ),
+        spawn_wait=np.int32(game.spawn_timer),
+        move_wait=np.int32(game.move_timer),
+        pace=asterix.Pace(
+            spawn=np.int32(game.spawn_speed),
+            move=np.int32(game.move_speed),
+            level=np.int32(game.ramp_index),
+            wait=np.int32(game.ramp_timer),
+        ),
+        last_action=np.int32(last_action),
+    )  # pyright: ignore
+
+
+def random_field(game: Any, rng: np.random.Generator) -> None:
+    """Few or many things, often where the player is; clocks often at zero, at any pace."""
+    game.terminal = False
+    game.player_x, game.player_y = int(rng.integers(10)), int(rng.integers(1, 9))
+    crowd = rng.choice([0.3, 0.8, 1.0])
+    for lane in range(8):
+        near = int(np.clip(game.player_x + rng.integers(-2, 3), 0, 9))
+        column = near if rng.random() < 0.6 else int(rng.integers(10))
+        thing = [column, lane + 1, bool(rng.integers(2)), bool(rng.integers(2))]
+        game.entities[lane] = thing if rng.random() < crowd else None
+    game.spawn_speed, game.move_speed = int(rng.integers(1, 11)), int(rng.integers(1, 6))
+    if rng.random() < 0.2:
+        game.spawn_speed = 1
+    if rng.random() < 0.2:
+        game.move_speed = 1
+    game.spawn_timer = int(rng.integers(10)) * int(rng.integers(2))
+    game.move_timer = int(rng.integers(5)) * int(rng.integers(2))
+    game.ramp_timer, game.ramp_index = int(rng.integers(-1, 3)), int(rng.integers(9))
+
+
+def follow(state: Any, action: Any, new: Any, ramping: bool) -> Any:
+    state, reward, over = asterix.advance(state, action, new, ramping)
+    return state, asterix.observe(state), reward, over
+
+
+@pytest.mark.parametrize("ramping", [True, False])
+@pytest.mark.parametrize("played", [True, False])
+def test_asterix_steps_as_minatar_does(played: bool, ramping: bool) -> None:
+    rng = np.random.default_rng(0)
+    game = minatar_asterix.Env(ramping=ramping)
+    minimal = game.minimal_action_set()
+    before: list[Any] = []
+    after: list[Any] = []
+    drawn, actions, obs, rewards, ends = [], [], [], [], []
+    for _ in range(TRANSITIONS):
+        if not played:
+            random_field(game, rng)
+        elif game.terminal and rng.random() < 0.02:
+            game.reset()
+        game.terminal = False  # mostly play on after the end: late stages are hard to reach
+        action = int(rng.integers(5))
+        before.append(field(game, 0))
+        new = arrival(game, rng.random() < 0.5, rng.random() < 0.3, int(rng.integers(840)))
+        reward, end = game.act(minimal[action])
+        after.append(field(game, action))
+        drawn.append(new)
+        actions.append(np.int32(action))
+        obs.append(game.state())
+        rewards.append(np.float32(reward))
+        ends.append(np.bool_(end))
+    # the cases that matter are among them
+    assert sum(ends) > 100
+    assert sum(rewards) > 50
+    levels = [int(state.pace.level) for state in before]
+    assert max(levels) == 0 if played and not ramping else max(levels) > 5
+    due = [state.spawn_wait == 0 for state in before]
+    assert sum(due) > 500
+    if not played:
+        assert sum(d and state.lanes.full.all() for d, state in zip(due, before, strict=True)) > 50
+
+    states, planes, gains, overs = jax.jit(jax.vmap(follow, (0, 0, 0, None)), static_argnums=3)(
+        stacked(before), jnp.asarray(np.stack(actions)), stacked(drawn), ramping
+    )
+    assert_same(states, stacked(after))
+    np.testing.assert_array_equal(planes, np.stack(obs))
+    np.testing.assert_array_equal(gains, rewards)
+    np.testing.assert_array_equal(overs, ends)
+
+    # the environment is that function with its own arrivals, and nothing else is left to chance
+    env = Asterix(sticky=0.0, ramping=ramping)
+    keys = jax.random.split(jax.random.key(0), TRANSITIONS)
+    states, step = jax.jit(jax.vmap(env.step))(
+        stacked(before), jnp.asarray(np.stack(actions)), keys
+    )
+    same = ~np.array(due)
+    assert same.sum() > 500
+
+    def pick(tree: Any) -> Any:
+        return jax.tree.map(lambda x: np.asarray(x)[same], tree)
+
+    assert_same(pick(states), pick(stacked(after)))
+    assert_same_step(pick(step), *(list(np.stack(x)[same]) for x in (obs, rewards, ends)))
+
+
+def test_every_arrival_in_asterix_does_what_it_does_in_minatar() -> None:
+    rng = np.random.default_rng(1)
+    game = minatar_asterix.Env()
+    minimal = game.minimal_action_set()
+    before: list[Any] = []
+    after: list[Any] = []
+    drawn, actions, obs, rewards, ends = [], [], [], [], []
+    for _ in range(150):
+        random_field(game, rng)
+        game.spawn_timer = 0
+        if rng.random() < 0.5:
+            game.player_x = int(rng.choice([0, 9]))  # things that arrive on the player
+        action = int(rng.integers(5))
+        for outcome in range(4 * max(1, game.entities.count(None))):
+            trial = copy.deepcopy(game)
+            drawn.append(arrival(trial, outcome % 2 == 1, outcome // 2 % 2 == 1, outcome // 4))
+            before.append(field(trial, 0))
+            reward, end = trial.act(minimal[action])
+            after.append(field(trial, action))
+            actions.append(np.int32(action))
+            obs.append(trial.state())
+            rewards.append(np.float32(reward))
+            ends.append(np.bool_(end))
+    assert len(before) > 1000
+    states, planes, gains, overs = jax.jit(jax.vmap(follow, (0, 0, 0, None)), static_argnums=3)(
+        stacked(before), jnp.asarray(np.stack(actions)), stacked(drawn), True
+    )
+    assert_same(states, stacked(after))
+    np.testing.assert_array_equal(planes, np.stack(obs))
+    np.testing.assert_array_equal(gains, rewards)
+    np.testing.assert_array_equal(overs, ends)
+
+
+def test_asterix_has_the_chances_of_minatar() -> None:
+    """Each empty lane and side alike, gold once in three, whatever the lane and side."""
+    rng = np.random.default_rng(0)
+    choose = jax.jit(jax.vmap(asterix.choose, (0, None)))
+    for n in range(1, 9):
+        empty = np.sort(rng.choice(8, n, replace=False))
+        full = np.ones(8, bool)
+        full[empty] = False
+        chance = (np.arange(6 * n) + 0.5) / (6 * n)  # the middle of each outcome's share
+        new = choose(jnp.asarray(chance, jnp.float32), full)
+        np.testing.assert_array_equal(new.lane.sum(axis=1), 1)
+        lane = np.argmax(new.lane, axis=1)
+        outcomes = sorted(zip(lane.tolist(), new.right.tolist(), new.gold.tolist(), strict=True))
+        expected = [(i, r, g) for i in empty.tolist() for r in (0, 1) for g in (0, 0, 1)]
+        assert outcomes == expected
+        ends = choose(jnp.asarray([0, np.nextafter(np.float32(1), np.float32(0))]), full)
+        np.testing.assert_array_equal(np.argmax(ends.lane, axis=1), empty[[0, -1]])
+        np.testing.assert_array_equal(ends.lane.sum(axis=1), 1)
+    assert not choose(jnp.asarray([0.0, 0.5, 0.99]), np.ones(8, bool)).lane.any()
+
+
+def test_asterix_draws_arrivals_and_sticky_actions_apart() -> None:
+    game = minatar_asterix.Env()
+    game.spawn_timer = 0
+    game.entities[:4] = [[0, lane, True, True] for lane in (1, 2, 3, 4)]
+    state = field(game, 3)
+    for sticky in (0.1, 0.5):
+        states = sticky_moves(Asterix(sticky=sticky), state, action=1)
+        went_right = np.asarray(states.player[:, 1]) == 6
+        np.testing.assert_array_equal(went_right, states.last_action == 3)
+        np.testing.assert_array_equal(~went_right, states.player[:, 1] == 4)
+        assert_share(went_right, sticky)
+        assert states.lanes.full[:, :4].all()
+        new = np.asarray(states.lanes.full[:, 4:])
+        np.testing.assert_array_equal(new.sum(axis=1), 1)
+        right = np.any(states.lanes.right[:, 4:], axis=1)
+        gold = np.any(states.lanes.gold[:, 4:], axis=1)
+        for chosen in (went_right, ~went_right):
+            for lane in range(4):
+                assert_share(new[chosen, lane], 1 / 4)
+            assert_share(right[chosen], 1 / 2)
+            assert_share(gold[chosen], 1 / 3)
+    assert Asterix().sticky == 0.1 and Asterix().ramping
+
+
+def test_asterix_begins_as_minatar_does() -> None:
+    game = minatar_asterix.Env()
+    state, obs = Asterix().reset(jax.random.key(0))
+    assert_same(state, field(game, 0))
+    np.testing.assert_array_equal(obs, game.state())
+
+
+@pytest.mark.parametrize("name", ["SpaceInvaders", "Asterix"])
+def test_spaces_are_those_of_minatar(name: str) -> None:
+    game = {"SpaceInvaders": minatar_invaders, "Asterix": minatar_asterix}[name].Env()
+    env = {"SpaceInvaders": SpaceInvaders, "Asterix": Asterix}[name]()
     assert env.obs_space.shape == tuple(game.state_shape())
     assert env.obs_space.dtype == bool
     assert env.action_space.n == len(game.minimal_action_set())
