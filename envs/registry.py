@@ -120,6 +120,7 @@ def make(name: str, **constants: Any) -> Env:
 
 _BUNDLED = {
     "Acrobot-v1": ("classic.acrobot:Acrobot", 500),
+    "Asterix-MinAtar": ("minatar.asterix:Asterix", None),
     "Breakout-MinAtar": ("minatar.breakout:Breakout", 1000),
     "CartPole-v1": ("classic.cartpole:CartPole", 500),
     "Catch-bsuite": ("bsuite.catch:Catch", None),
@@ -140,6 +141,7 @@ _BUNDLED = {
     "Probe-Policy": ("probe:ProbePolicy", None),
     "Probe-Truncation": ("probe:ProbeTruncation", 2),
     "Probe-Value": ("probe:ProbeValue", None),
+    "SpaceInvaders-MinAtar": ("minatar.space_invaders:SpaceInvaders", None),
 }
 
 for _name, (_where, _max_steps) in _BUNDLED.items():

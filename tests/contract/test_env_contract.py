@@ -47,7 +47,9 @@ WRAPPED = {
 
 # Every start is the same one.
 ONE_START = {
+    "Asterix-MinAtar",
     "DeepSea-bsuite",
+    "SpaceInvaders-MinAtar",
     "DiscountingChain-bsuite",
     "Flatten",
     "Probe-Action",
