@@ -88,7 +88,7 @@ def test_breakout_steps_as_minatar_does(played: bool) -> None:
         ]
         assert sum(rebuilt) > 10
 
-    env = jaxrl.envs.make("Breakout-MinAtar", sticky=0.0)
+    env = breakout.Breakout(sticky=0.0)
     keys = jax.random.split(jax.random.key(0), TRANSITIONS)
     states, step = jax.jit(jax.vmap(env.step))(stacked(before), jnp.asarray(actions), keys)
     assert_same(states, stacked(after))
@@ -100,7 +100,7 @@ def test_breakout_steps_as_minatar_does(played: bool) -> None:
 
 
 def test_breakout_serves_from_both_sides() -> None:
-    env = jaxrl.envs.make("Breakout-MinAtar")
+    env = breakout.Breakout()
     states, obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 1000))
     game = minatar_breakout.Env()
     expected = {}
@@ -125,14 +125,14 @@ def sticky_moves(env: Any, state: Any, n: int = 4000) -> Any:
 def test_breakout_repeats_the_last_action() -> None:
     game = minatar_breakout.Env()
     for sticky in (0.1, 0.5):
-        env = jaxrl.envs.make("Breakout-MinAtar", sticky=sticky)
+        env = breakout.Breakout(sticky=sticky)
         states = sticky_moves(env, board(game, 2))
         went_right = np.asarray(states.paddle) == 5
         np.testing.assert_array_equal(went_right, states.last_action == 2)
         np.testing.assert_array_equal(~went_right, states.paddle == 3)
         # within 4 standard deviations
         assert abs(went_right.mean() - sticky) < 4 * (sticky * (1 - sticky) / 4000) ** 0.5
-    assert jaxrl.envs.make("Breakout-MinAtar").sticky == 0.1
+    assert breakout.Breakout().sticky == 0.1
 
 
 def road(game: Any, last_action: int) -> freeway.Road:
@@ -274,4 +274,4 @@ def test_spaces_are_those_of_minatar(name: str) -> None:
     assert env.obs_space.shape == tuple(game.state_shape())
     assert env.obs_space.dtype == bool
     assert env.action_space.n == len(game.minimal_action_set())
-    assert env.time_limit is None
+    assert env.time_limit == {"Breakout-MinAtar": 1000, "Freeway-MinAtar": None}[name]
