@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, spaces
+from jaxrl.envs.adapters import settled
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -49,12 +50,12 @@ class Brax:
         return None
 
     def reset(self, key: Key) -> tuple[PyTree, jax.Array]:
-        state = self.env.reset(jax.random.key_data(key))
+        state = settled(self.env.reset(jax.random.key_data(key)))
         return state, jnp.asarray(state.obs, jnp.float32)
 
     def step(self, state: PyTree, action: jax.Array, key: Key) -> tuple[PyTree, Step]:
         del key
-        state = self.env.step(state, action)
+        state = settled(self.env.step(state, action))
         over = jnp.asarray(state.done) > 0  # Brax's flag knows only natural ends here
         reward = jnp.asarray(state.reward, jnp.float32)
         false = jnp.zeros((), bool)

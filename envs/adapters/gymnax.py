@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
+from jaxrl.envs.adapters import settled
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
 
@@ -43,7 +44,7 @@ class Gymnax:
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
         obs, state = self.env.reset_env(key, self.params)
-        return state, self._typed(obs)
+        return settled(state), self._typed(obs)
 
     def step(self, state: PyTree, action: jax.Array, key: Key) -> tuple[PyTree, Step]:
         params = self.params
@@ -51,12 +52,12 @@ class Gymnax:
         terminated = jnp.asarray(terminated, bool).reshape(())
         truncated = jnp.asarray(self.env.is_truncated(state, params), bool).reshape(())
         reward = jnp.asarray(reward, jnp.float32).reshape(())
-        return state, Step(self._typed(obs), reward, terminated, truncated & ~terminated)
+        return settled(state), Step(self._typed(obs), reward, terminated, truncated & ~terminated)
 
     def _typed(self, obs: PyTree) -> PyTree:
         space = self.obs_space
         if isinstance(space, spaces.Dict):
-            return obs
+            return settled(obs)
         return jnp.asarray(obs).astype(space.dtype).reshape(space.shape)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, spaces
+from jaxrl.envs.adapters import settled
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -46,12 +47,12 @@ class Playground:
         return None
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
-        state = self.env.reset(jax.random.key_data(key))
+        state = settled(self.env.reset(jax.random.key_data(key)))
         return state, _floats(state.obs)
 
     def step(self, state: PyTree, action: jax.Array, key: Key) -> tuple[PyTree, Step]:
         del key
-        state = self.env.step(state, action)
+        state = settled(self.env.step(state, action))
         over = jnp.asarray(state.done) > 0
         reward = jnp.asarray(state.reward, jnp.float32)
         return state, Step(_floats(state.obs), reward, over, jnp.zeros((), bool))

@@ -4,6 +4,7 @@ registered; one behind an adapter by a line in `ADAPTED`."""
 import dataclasses
 import functools
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,11 +14,59 @@ import pytest
 
 import jaxrl.envs
 from jaxrl.envs import wrappers
+from jaxrl.envs.adapters import mjx
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
 from jaxrl.types import Env
 
-# The package an environment needs (its tests are skipped without it), and its name.
-ADAPTED: list[tuple[str, str]] = []
+# The smallest model there is: a box on a rail, pushed by a motor.
+CART = """
+<mujoco>
+  <option timestep="0.02"/>
+  <worldbody>
+    <body>
+      <joint name="slide" type="slide" axis="1 0 0"/>
+      <geom type="box" size=".2 .1 .1" mass="1"/>
+    </body>
+  </worldbody>
+  <actuator><motor joint="slide" gear="10" ctrlrange="-2 2" ctrllimited="true"/></actuator>
+</mujoco>
+"""
+
+
+def observe(data: Any) -> jax.Array:
+    return jnp.concatenate([data.qpos, data.qvel])
+
+
+def reward(data: Any, action: jax.Array) -> jax.Array:
+    return -(data.qpos[0] ** 2) - 0.01 * action[0] ** 2
+
+
+def off_the_rail(data: Any) -> jax.Array:
+    return jnp.abs(data.qpos[0]) > 1.0
+
+
+def cart() -> Env:
+    return mjx.task(CART, observe=observe, reward=reward, terminate=off_the_rail, max_steps=40)
+
+
+# Environments of other libraries: the package each needs (its tests are skipped without it).
+ADAPTED: dict[str, tuple[str, Callable[[], Env]]] = {
+    "gymnax/CartPole-v1": ("gymnax", lambda: jaxrl.envs.make("gymnax/CartPole-v1")),
+    "gymnax/Catch-bsuite": ("gymnax", lambda: jaxrl.envs.make("gymnax/Catch-bsuite")),
+    "gymnax/Pendulum-v1": (
+        "gymnax",
+        lambda: jaxrl.envs.make("gymnax/Pendulum-v1", max_steps_in_episode=30),
+    ),
+    "brax/inverted_pendulum": (
+        "brax",
+        lambda: jaxrl.envs.make("brax/inverted_pendulum", backend="spring", max_steps=50),
+    ),
+    "mjx": ("mujoco", cart),
+    "playground/CartpoleBalance": (
+        "mujoco_playground",
+        lambda: jaxrl.envs.make("playground/CartpoleBalance", impl="jax", max_steps=50),
+    ),
+}
 
 # Environments with wrappers of every kind round them.
 WRAPPED = {
@@ -60,7 +109,7 @@ ONE_START = {
     "Probe-Value",
 }
 
-NAMES = [*jaxrl.envs.names(), *WRAPPED, *(name for _, name in ADAPTED)]
+NAMES = [*jaxrl.envs.names(), *WRAPPED, *ADAPTED]
 ENVS, STEPS = 6, 120
 
 
@@ -70,10 +119,14 @@ def draw_gravity(key: jax.Array, env: Any) -> Any:
 
 @functools.cache
 def build(name: str) -> Env:
-    for package, adapted in ADAPTED:
-        if name == adapted and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    return WRAPPED[name]() if name in WRAPPED else jaxrl.envs.make(name)
+    if name in WRAPPED:
+        return WRAPPED[name]()
+    if name not in ADAPTED:
+        return jaxrl.envs.make(name)
+    package, make = ADAPTED[name]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    return make()
 
 
 @dataclasses.dataclass
@@ -158,9 +211,12 @@ def test_is_an_environment_whose_program_part_is_hashable(name: str) -> None:
         hash(part)
     # An equal environment, built anew, is the same program.
     assert jax.tree.structure(env) == jax.tree.structure(jax.tree.map(jnp.asarray, env))
-    assert build(name).obs_space == env.obs_space
+    again = build.__wrapped__(name)
+    assert jax.tree.structure(again) == jax.tree.structure(env)
+    assert again.obs_space == env.obs_space and again.action_space == env.action_space
     for leaf in jax.tree.leaves(env):
-        assert np.issubdtype(np.asarray(leaf).dtype, np.number), leaf
+        dtype = np.asarray(leaf).dtype
+        assert np.issubdtype(dtype, np.number) or dtype == np.bool_, leaf
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -249,7 +305,16 @@ def test_vmap_over_every_float_constant(name: str) -> None:
     count = len(jax.tree.leaves(env))
     if not count:
         pytest.skip("has no constants")
-    stack = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) * jnp.linspace(1, 1.1, 3), env)
+
+    def floating(x: Any) -> bool:
+        return np.issubdtype(np.asarray(x).dtype, np.floating)
+
+    def spread(x: Any) -> Any:
+        scaled = jnp.multiply.outer(jnp.linspace(1, 1.1, 3), jnp.asarray(x, jnp.float32))
+        return scaled if floating(x) else x
+
+    stack = jax.tree.map(spread, env)
+    axes = jax.tree.map(lambda x: 0 if floating(x) else None, env)
     state = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), run.state)
     action = env.action_space.sample(jax.random.key(0))
 
@@ -257,7 +322,7 @@ def test_vmap_over_every_float_constant(name: str) -> None:
         return env.reset(key)[1], env.step(state, action, key)[1]
 
     key = jax.random.key(0)
-    many = jax.jit(jax.vmap(both, (0, None)))(stack, key)
+    many = jax.jit(jax.vmap(both, (axes, None)))(stack, key)
     assert many[1].reward.shape == (3,)
     # Lane 0 has the environment's own constants.
     jax.tree.map(
