@@ -1,5 +1,6 @@
 """Adapters: natural ends, time limits and true final observations come through each."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,7 +10,10 @@ import pytest
 
 import jaxrl
 from jaxrl import rollout, spaces
+from jaxrl.envs import adapters
 from jaxrl.envs.adapters import mjx
+from jaxrl.envs.adapters.playground import Playground
+from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.types import Env, Spec
 
 KEY = jax.random.key(0)
@@ -44,7 +48,7 @@ def final_observations_are_true(env: Env, limit: int) -> None:
     spec = Spec(env.obs_space, env.action_space, env.time_limit)
     assert env.time_limit == limit
     state = agent.init(KEY, spec)
-    streams = rollout.start(agent, env, jax.random.key(1), 1)
+    streams = jax.jit(lambda key: rollout.start(agent, env, key, 1))(jax.random.key(1))
     _, got, _ = jax.jit(
         lambda t: rollout.collect(agent, env, spec, state, t, jax.random.key(2), 0, 1)
     )(streams)
@@ -172,9 +176,97 @@ def test_mjx_refuses_what_it_cannot_use() -> None:
 def test_playground() -> None:
     pytest.importorskip("mujoco_playground")
     env = jaxrl.envs.make("playground/CartpoleBalance", max_steps=4)
+    if jax.default_backend() == "cpu":  # Warp, Playground's own choice, is far slower there
+        assert env.env.env.mjx_model.impl.name == "JAX"
     final_observations_are_true(env, 4)
     with pytest.raises(ValueError, match="CartpoleBalance"):
         jaxrl.envs.make("playground/CartpoleBalanc")
+
+
+def test_playground_is_playground() -> None:
+    """The same observations, rewards and ends as the library's own loop; the limit on top."""
+    pytest.importorskip("mujoco_playground")
+    from mujoco_playground import registry
+
+    env = jaxrl.envs.make("playground/CartpoleBalance", max_steps=12)
+    theirs = registry.load("CartpoleBalance", config_overrides={"impl": "jax"})
+    their_step, step = jax.jit(theirs.step), jax.jit(env.step)
+    their_state = jax.jit(theirs.reset)(jax.random.key_data(KEY))
+    state, obs = jax.jit(env.reset)(KEY)
+    np.testing.assert_allclose(obs, their_state.obs, atol=1e-5)
+    for t in range(12):
+        action = jnp.sin(jnp.full(1, t, jnp.float32))
+        their_state = their_step(their_state, action)
+        state, out = step(state, action, KEY)
+        np.testing.assert_allclose(out.obs, their_state.obs, atol=1e-4)
+        assert float(out.reward) == pytest.approx(float(their_state.reward), abs=1e-4)
+        assert bool(out.terminated) == bool(their_state.done) and not out.terminated
+        assert bool(out.truncated) == (t == 11)
+    default = int(registry.get_default_config("CartpoleBalance").episode_length)
+    assert jaxrl.envs.make("playground/CartpoleBalance").time_limit == default
+
+
+@dataclasses.dataclass(frozen=True)
+class Falling:
+    """Has the shape of a Playground environment: two observations, down after three steps."""
+
+    observation_size = {"state": (2,), "privileged_state": 3}
+    action_size = 1
+
+    def reset(self, key: jax.Array) -> Any:
+        assert key.dtype == jnp.uint32  # raw keys
+        return self._state(jnp.zeros(()), 0.0)
+
+    def step(self, state: Any, action: jax.Array) -> Any:
+        return self._state(state["t"] + 1, state["t"] + action[0])
+
+    def _state(self, t: jax.Array, reward: Any) -> Any:
+        obs = {"state": jnp.full(2, t), "privileged_state": jnp.full(3, -t)}
+        return State(t=t, obs=obs, reward=reward, done=(t >= 3).astype(jnp.float32))
+
+
+class State(dict[str, Any]):
+    """Read by attribute, a pytree by being a dict."""
+
+    __getattr__ = dict.__getitem__
+
+
+jax.tree_util.register_pytree_node(
+    State,
+    lambda s: (tuple(s[k] for k in sorted(s)), tuple(sorted(s))),
+    lambda names, parts: State(zip(names, parts)),
+)
+
+
+def test_playground_ends_are_terminations() -> None:
+    """And its observations may be several; those of the last step are not a new episode's."""
+    env = TimeLimit(Playground(Falling()), 10)
+    state, obs = env.reset(KEY)
+    assert env.obs_space.contains(obs)
+    for t in range(3):
+        state, step = env.step(state, jnp.full(1, 0.5), KEY)
+        assert env.obs_space.contains(step.obs)
+        assert step.reward == pytest.approx(t + 0.5)
+        assert bool(step.terminated) == (t == 2) and not step.truncated
+    np.testing.assert_array_equal(step.obs["state"], 3)
+    np.testing.assert_array_equal(step.obs["privileged_state"], -3)
+
+
+@pytest.mark.parametrize("weak", [1.0, jnp.asarray(1.0), jnp.ones(2)])
+def test_what_libraries_return_has_settled_types(weak: Any) -> None:
+    """A step may not be compiled twice because a reset wrote `0.0` where a step writes an array."""
+    traces: list[Any] = []
+
+    @jax.jit
+    def use(x: Any) -> Any:
+        traces.append(x)
+        return x
+
+    got = adapters.settled({"x": weak, "key": jax.random.key_data(KEY)})
+    use(got)
+    use({"x": jnp.ones(jnp.shape(weak), jnp.float32), "key": got["key"]})
+    assert len(traces) == 1
+    np.testing.assert_array_equal(got["x"], weak)
 
 
 def test_a_missing_library_says_how_to_install_it() -> None:
