@@ -1,8 +1,10 @@
-"""SAC: one gradient step by hand, action scales, warm-up, the update-to-data ratio."""
+"""SAC: one gradient step by hand, action scales, warm-up, the update-to-data ratio, and probe
+environments whose answer only right code finds."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,13 @@ import pytest
 
 from jaxrl import networks, spaces
 from jaxrl.agents.control.sac import SAC, State
+from jaxrl.envs import probe
+from jaxrl.envs.wrappers import TimeLimit
+from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.replay import Batch
-from jaxrl.types import Counter, Rollout, Spec
+from jaxrl.struct import struct
+from jaxrl.train import train
+from jaxrl.types import Counter, Rollout, Spec, Step
 
 BOX = spaces.Box(-np.inf, np.inf, (3,))
 SPEC = Spec(BOX, spaces.Box(-2.0, 4.0, (2,)), None, steps=1000)
@@ -181,3 +188,130 @@ def test_refusals() -> None:
         SMALL.init(key, Spec(BOX, spaces.Box(-np.inf, np.inf, (1,)), None, 1000))
     with pytest.raises(ValueError, match="grad_steps=0"):
         dataclasses.replace(SMALL, grad_steps=0).init(key, SPEC)
+
+
+@struct
+class Continuous(Wrapper):
+    """A probe of two actions, played by the sign of one number: 1 above zero, else 0."""
+
+    @property
+    def action_space(self) -> spaces.Space:
+        return spaces.Box(-1.0, 1.0, (1,))
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, Step]:
+        return self.env.step(state, (action[0] > 0).astype(jnp.int32), key)
+
+
+# Hardly paid for entropy and at a fixed temperature, values are those of the docstrings in
+# jaxrl/envs/probe.py.
+PROBE = SAC(
+    actor=networks.MLP((32,)),
+    critic=networks.MLP((32,)),
+    num_envs=8,
+    capacity=4000,
+    batch_size=64,
+    learning_starts=200,
+    grad_steps=4,
+    actor_lr=3e-3,
+    critic_lr=3e-3,
+    alpha_lr=1e-9,
+    alpha_start=1e-3,
+    tau=0.05,
+    gamma=0.5,
+)
+
+
+def trained(env: Any, agent: SAC = PROBE, steps: int = 4000) -> Any:
+    return train(agent, env, jax.random.key(0), steps=steps, progress=False)
+
+
+def values(run: Any, obs: list[float]) -> np.ndarray:
+    """Q [len(obs), actions] of the first critic, at actions -0.9 .. 0.9."""
+    x = jnp.array(obs)[:, None]
+    q = [run.agent.q(run.state.critic, x, jnp.full_like(x, a))[0] for a in (-0.9, 0.0, 0.9)]
+    return np.stack(q, axis=-1)
+
+
+def test_probe_value() -> None:
+    q = values(trained(Continuous(probe.ProbeValue())), [0.0])
+    np.testing.assert_allclose(q, 1.0, atol=0.05)  # 2 if a termination bootstraps
+
+
+def test_probe_observation() -> None:
+    q = values(trained(Continuous(probe.ProbeObservation())), [-1.0, 1.0])
+    np.testing.assert_allclose(q, [[-1] * 3, [1] * 3], atol=0.05)
+
+
+def test_probe_discount() -> None:
+    q = values(trained(Continuous(probe.ProbeDiscount())), [0.0, 1.0])
+    np.testing.assert_allclose(q, [[0.5] * 3, [1.0] * 3], atol=0.05)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_probe_truncation(n_steps: int) -> None:
+    """1 and 0.5 if truncation is termination, 4/3 and 2/3 if it bootstraps from the next start."""
+    agent = dataclasses.replace(PROBE, n_steps=n_steps)
+    q = values(trained(TimeLimit(Continuous(probe.ProbeTruncation()), 2), agent), [0.0, 1.0])
+    np.testing.assert_allclose(q, [[1.0] * 3, [2.0] * 3], atol=0.1)
+
+
+def test_probe_credit() -> None:
+    """The reward follows one step after the action that earned it."""
+    run = trained(Continuous(probe.ProbeCredit()))
+    assert run.policy(jnp.zeros(1))[0] > 0
+    q = values(run, [0.0])[0]
+    assert q[2] - q[0] == pytest.approx(1.0, abs=0.2)  # 0.5 after action 1, -0.5 after action 0
+
+
+def test_probe_continuous() -> None:
+    """The best policy for a reward of -(a - 0.3)^2 and a temperature alpha has the density
+    exp(-(a - 0.3)^2 / alpha): the spread of the action is sqrt(alpha / 2)."""
+    run = trained(probe.ProbeContinuous(), dataclasses.replace(PROBE, alpha_start=0.03), 12_000)
+    assert float(run.policy(jnp.zeros(1))[0]) == pytest.approx(0.3, abs=0.03)
+    u, (normal, _) = density(run, 0.0)
+    mean = np.average(np.tanh(u), weights=normal)
+    spread = np.sqrt(np.average((np.tanh(u) - mean) ** 2, weights=normal))
+    assert spread == pytest.approx(np.sqrt(0.03 / 2), rel=0.15)
+    assert values(run, [0.0])[0, 1] == pytest.approx(-0.09, abs=0.05)
+
+
+def test_probe_continuous_policy() -> None:
+    agent = dataclasses.replace(PROBE, alpha_start=0.03)
+    run = trained(probe.ProbeContinuousPolicy(), agent, 12_000)
+    for x in (-1.0, 1.0):
+        assert float(run.policy(jnp.full(1, x))[0]) == pytest.approx(0.5 * x, abs=0.07)
+
+
+def density(run: Any, x: float) -> tuple[np.ndarray, np.ndarray]:
+    """The policy's density on a grid of actions, by the change of variables in NumPy."""
+    policy = run.agent._policy(run.state.actor, run.spec, jnp.full((1, 1), x))
+    u = np.linspace(-9.0, 9.0, 200_001)
+    loc, std = float(policy.loc[0, 0]), float(np.exp(policy.log_std[0, 0]))
+    normal = np.exp(-0.5 * ((u - loc) / std) ** 2) / (std * np.sqrt(2 * np.pi))
+    slope = 1.0 / np.cosh(u) ** 2
+    return u, np.stack([normal, np.log(np.maximum(normal, 1e-300) / slope)])
+
+
+def entropy(run: Any, x: float) -> float:
+    """Of the squashed action, exactly."""
+    u, (normal, log_density) = density(run, x)
+    return float(-np.sum(normal * log_density) * (u[1] - u[0]))
+
+
+def test_probe_entropy_is_part_of_the_value() -> None:
+    """Where actions do nothing the best policy is nearly uniform on -1 .. 1, with log 2 nats. It is
+    paid for the entropy of the second step, not of the first: Q(0) = g (1 + alpha H)."""
+    agent = dataclasses.replace(PROBE, alpha_start=0.5)
+    run = trained(Continuous(probe.ProbeDiscount()), agent, 8000)
+    nats = entropy(run, 1.0)
+    assert nats == pytest.approx(np.log(2), abs=0.05)
+    np.testing.assert_allclose(
+        values(run, [0.0, 1.0]), [[0.5 * (1 + 0.5 * nats)] * 3, [1.0] * 3], atol=0.05
+    )
+
+
+@pytest.mark.parametrize("goal", [-0.5, 0.3])
+def test_probe_temperature_settles_at_the_target_entropy(goal: float) -> None:
+    agent = dataclasses.replace(PROBE, alpha_start=0.2, alpha_lr=1e-2, target_entropy=goal)
+    run = trained(probe.ProbeContinuous(), agent, 8000)
+    assert entropy(run, 0.0) == pytest.approx(goal, abs=0.15)
