@@ -141,6 +141,7 @@ _BUNDLED = {
     "Probe-Policy": ("probe:ProbePolicy", None),
     "Probe-Truncation": ("probe:ProbeTruncation", 2),
     "Probe-Value": ("probe:ProbeValue", None),
+    "Seaquest-MinAtar": ("minatar.seaquest:Seaquest", None),
     "SpaceInvaders-MinAtar": ("minatar.space_invaders:SpaceInvaders", None),
 }
 

@@ -98,6 +98,7 @@ WRAPPED = {
 ONE_START = {
     "Asterix-MinAtar",
     "DeepSea-bsuite",
+    "Seaquest-MinAtar",
     "SpaceInvaders-MinAtar",
     "DiscountingChain-bsuite",
     "Flatten",
