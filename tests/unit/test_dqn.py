@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl import networks, replay, spaces
+from jaxrl import networks, optim, priority, replay, spaces
 from jaxrl.agents.value.dqn import DQN, Hard, Polyak
 from jaxrl.losses import value as losses
 from jaxrl.networks.dueling import Dueling
 from jaxrl.priority import Prioritized
 from jaxrl.replay import Batch
+from jaxrl.struct import static, struct
 from jaxrl.types import Counter, Rollout, Spec
 
 BOX = spaces.Box(-np.inf, np.inf, (2,))
@@ -31,7 +33,7 @@ def batch(seed: int = 0, size: int = 4) -> Batch:
         reward=jax.random.normal(keys[2], (size,)),
         discount=jnp.array([0.9, 0.0, 0.9, 0.9]),
         next_obs=jax.random.normal(keys[3], (size, 2)),
-        weight=jnp.ones(size),
+        weight=jnp.linspace(0.5, 1.5, size),
     )
 
 
@@ -56,7 +58,7 @@ def rollout(agent: DQN, seed: int = 0) -> Rollout:
 @pytest.mark.parametrize("rule", [losses.double_value, losses.max_value])
 def test_one_gradient_step_by_hand(rule: object) -> None:
     """d1, d16: the gradient is that of the squared error to a constant target."""
-    agent = dataclasses.replace(SMALL, target=rule, max_grad_norm=1e9)
+    agent = dataclasses.replace(SMALL, target=rule, max_grad_norm=1e9, copy=Polyak(0.25))
     state = agent.init(jax.random.key(0), SPEC)
     state = dataclasses.replace(state, target=jax.tree.map(lambda x: x * -1.5, state.params))
     data = batch()
@@ -68,7 +70,7 @@ def test_one_gradient_step_by_hand(rule: object) -> None:
 
     def loss(params: object) -> jax.Array:
         q = agent.q(params, SPEC, data.obs)[jnp.arange(4), data.action]
-        return 0.5 * jnp.square(q - goal).mean()
+        return 0.5 * (data.weight * jnp.square(q - goal)).mean()
 
     value, gradient = jax.value_and_grad(loss)(state.params)
     updates, _ = optax.adam(2.5e-4).update(gradient, optax.adam(2.5e-4).init(state.params))
@@ -79,6 +81,100 @@ def test_one_gradient_step_by_hand(rule: object) -> None:
         new.params,
         optax.apply_updates(state.params, updates),
     )
+    jax.tree.map(  # the copy follows the parameters as they are after the step
+        lambda a, t, o: np.testing.assert_allclose(a, 0.75 * t + 0.25 * o, atol=1e-6),
+        new.target,
+        state.target,
+        new.params,
+    )
+
+
+def test_the_loss_is_a_field() -> None:
+    state = SMALL.init(jax.random.key(0), SPEC)
+    data = dataclasses.replace(batch(), reward=jnp.array([9.0, -9.0, 0.3, -0.2]))
+    _, squared = SMALL.learn(state, data, jax.random.key(0))
+    _, huber = dataclasses.replace(SMALL, loss=losses.huber).learn(state, data, jax.random.key(0))
+    q = np.asarray(agent_q(state, data.obs))[np.arange(4), data.action]
+    best = np.asarray(agent_q(state, data.next_obs)).max(1)  # target and online are equal
+    error = np.abs(np.asarray(data.reward + data.discount * best - q))
+    weight = np.asarray(data.weight)
+    assert squared["loss/td"] == pytest.approx(np.mean(weight * error**2 / 2), rel=1e-4)
+    line = np.where(error < 1, error**2 / 2, error - 0.5)
+    assert huber["loss/td"] == pytest.approx(np.mean(weight * line), rel=1e-4)
+
+
+def agent_q(state: Any, obs: jax.Array) -> jax.Array:
+    return SMALL.q(state.params, SPEC, obs)
+
+
+def moved(before: Any, after: Any) -> float:
+    """Euclidean length of a step of the parameters."""
+    squares = jax.tree.map(lambda a, b: float(jnp.sum((a - b) ** 2)), before, after)
+    return float(np.sqrt(sum(jax.tree.leaves(squares))))
+
+
+def test_the_learning_rate_is_annealed_and_gradients_are_clipped() -> None:
+    """With a large epsilon Adam's first step is lr times the gradient, here of norm 0.001."""
+    agent = dataclasses.replace(
+        SMALL, lr=0.5, adam_eps=1.0, max_grad_norm=1e-3, anneal_lr=optim.linear
+    )
+    state = agent.init(jax.random.key(0), SPEC)  # 1000 steps over 2 environments
+    for env_steps, factor in ((0, 1.0), (250, 0.5), (400, 0.2)):
+        state = dataclasses.replace(state, env_steps=Counter(jnp.int32(env_steps)))
+        new, _ = agent.learn(state, batch(), jax.random.key(0))
+        assert moved(state.params, new.params) == pytest.approx(0.5 * factor * 1e-3, rel=0.01)
+
+
+@struct
+class Spy(DQN):
+    """Shows its batches."""
+
+    seen: Any = static(default=None)
+
+    def _step(self, state: Any, batch: Batch) -> Any:
+        jax.debug.callback(self.seen, batch)
+        return DQN._step(self, state, batch)
+
+
+def spied(roll_seed: int = 0, env_steps: int = 0, **fields: Any) -> tuple[Rollout, Batch]:
+    """The batch of one update after one rollout."""
+    seen: list[Batch] = []
+    agent = Spy(
+        torso=networks.MLP((8,)), num_envs=1, num_steps=8, capacity=64, batch_size=32,
+        learning_starts=8, seen=seen.append, **fields,
+    )  # fmt: skip
+    state, roll = agent.init(jax.random.key(0), SPEC), rollout(agent, roll_seed)
+    if isinstance(agent.sampler, Prioritized):  # as if the first window had a priority of 3
+        wait = dataclasses.replace(agent, learning_starts=64)
+        state, _ = wait.update(state, roll, jax.random.key(2))
+        tree = priority.put(state.sampler.tree, jnp.array([0]), jnp.array([3.0]))
+        state = dataclasses.replace(state, sampler=priority.Priorities(tree, jnp.float32(1.0)))
+    state = dataclasses.replace(state, env_steps=Counter(jnp.int32(env_steps)))
+    jax.block_until_ready(agent.update(state, roll, jax.random.key(1)))
+    jax.effects_barrier()
+    (batch,) = seen
+    return roll, batch
+
+
+def test_batches_are_windows_of_n_steps_discounted_by_gamma() -> None:
+    roll, batch = spied(n_steps=3, gamma=0.7)
+    r, obs = np.asarray(roll.reward[:, 0]), np.asarray(roll.obs[:, 0])
+    for i in range(32):
+        t = int(np.flatnonzero((obs == batch.obs[i]).all(1))[0])
+        assert batch.reward[i] == pytest.approx(r[t] + 0.7 * r[t + 1] + 0.49 * r[t + 2], abs=1e-5)
+        following = obs[t + 3] if t < 5 else roll.last_obs[0]
+        np.testing.assert_array_equal(batch.next_obs[i], following)
+    np.testing.assert_allclose(batch.discount, 0.343, atol=1e-6)
+    assert len({float(x) for x in batch.reward}) == 6  # every window that fits
+
+
+def test_the_correction_of_priorities_grows_with_the_run() -> None:
+    """No correction at the start; at the end a window drawn three times as often counts a third."""
+    sampler = Prioritized(alpha=1.0, beta=0.0, beta_end=1.0)
+    _, early = spied(sampler=sampler)
+    np.testing.assert_allclose(early.weight, 1.0, atol=0.03)
+    _, late = spied(sampler=sampler, env_steps=1000)
+    assert sorted({round(float(w), 3) for w in late.weight}) == [0.333, 1.0]
 
 
 def test_s11_target_copies_count_gradient_steps() -> None:
@@ -108,15 +204,15 @@ def test_polyak_copy_moves_by_tau() -> None:
 
 
 def test_s18_each_environment_explores_on_its_own() -> None:
-    agent = dataclasses.replace(SMALL, num_envs=1000, capacity=64_000, epsilon_start=0.5)
+    agent = dataclasses.replace(SMALL, num_envs=1000, capacity=64_000, epsilon_start=0.3)
     state = agent.init(jax.random.key(0), SPEC)
     obs = jnp.zeros((1000, 2))
     greedy = int(agent.act(state, obs, jax.random.key(0), explore=False).action[0])
     keys = jax.random.split(jax.random.key(1), 400)
     actions = jax.jit(jax.vmap(lambda k: agent.act(state, obs, k).action))(keys)
     other = np.asarray(actions != greedy).mean(1)  # a third of what is random is greedy too
-    assert other.mean() == pytest.approx(0.5 * 2 / 3, abs=0.005)
-    assert other.std() == pytest.approx(np.sqrt(1 / 3 * 2 / 3 / 1000), rel=0.15)
+    assert other.mean() == pytest.approx(0.3 * 2 / 3, abs=0.005)
+    assert other.std() == pytest.approx(np.sqrt(0.2 * 0.8 / 1000), rel=0.15)
     assert set(np.unique(actions)) == {0, 1, 2}
 
 
@@ -146,7 +242,8 @@ def test_masked_actions_are_never_played_nor_bootstrapped() -> None:
     )
     q = SMALL.q(state.params, spec, data.obs)[jnp.arange(4), data.action]
     boot = SMALL.q(state.target, spec, data.next_obs)[:, 2]
-    expected = 0.5 * jnp.square(data.reward + data.discount * boot - q).mean()
+    error = data.reward + data.discount * boot - q
+    expected = 0.5 * (data.weight * jnp.square(error)).mean()
     _, metrics = SMALL.learn(state, data, jax.random.key(0))
     assert metrics["loss/td"] == pytest.approx(float(expected), rel=1e-5)
 
@@ -167,7 +264,10 @@ def test_warm_up_then_grad_steps_per_update(sampler: object) -> None:
 
 
 def test_d4_update_stores_the_errors_as_priorities() -> None:
-    agent = dataclasses.replace(SMALL, sampler=Prioritized(alpha=1.0), learning_starts=2)
+    """Unweighted: from the second of the gradient steps on, which hardly move, weights differ."""
+    agent = dataclasses.replace(
+        SMALL, sampler=Prioritized(alpha=1.0), learning_starts=2, grad_steps=6, lr=1e-12
+    )
     state = agent.init(jax.random.key(0), SPEC)
     roll = rollout(agent)
     new, _ = agent.update(state, roll, jax.random.key(0))

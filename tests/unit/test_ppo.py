@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxrl
@@ -13,7 +14,7 @@ from jaxrl import networks, optim, policies, rollout, spaces
 from jaxrl.agents.policy.ppo import Batch
 from jaxrl.losses import policy as losses
 from jaxrl.struct import static, struct
-from jaxrl.types import PyTree, Spec, Step
+from jaxrl.types import Counter, PyTree, Spec, Step
 
 CARTPOLE = jaxrl.envs.make("CartPole-v1")
 KEY = jax.random.key(0)
@@ -98,6 +99,104 @@ def test_environment_and_time_are_not_mixed() -> None:
         np.testing.assert_array_equal(batch.obs[:, 0], -batch.log_prob)
     together = np.sort(np.concatenate([b.obs[:, 0] for b in seen]))
     np.testing.assert_array_equal(together, np.arange(12))
+
+
+@struct
+class Watched(jaxrl.PPO):
+    """Shows its minibatches."""
+
+    seen: object = static(default=None)
+
+    def learn(self, state, batch, key):
+        jax.debug.callback(self.seen, batch, ordered=True)
+        return jaxrl.PPO.learn(self, state, batch, key)
+
+
+def test_what_the_minibatches_hold() -> None:
+    """Advantages and targets against a loop in NumPy, over time limits and falls; each epoch has
+    every step once, in an order of its own."""
+    seen: list[Batch] = []
+    agent = Watched(
+        num_envs=8, num_steps=40, minibatches=2, epochs=2, gamma=0.9, lam=0.6,
+        normalize_batch=losses.normalize, seen=seen.append,
+    )  # fmt: skip
+    state, got = played(agent, jaxrl.envs.make("CartPole-v1", max_steps=15))
+    assert got.truncated.any() and got.terminated.any()
+    number = jnp.arange(320.0).reshape(40, 8)  # in place of log-probabilities, to tell steps apart
+    got = dataclasses.replace(got, extras=(got.extras[0], number))
+    new, _ = agent.update(state, got, KEY)
+    jax.effects_barrier()
+    assert new.updates.value == 1 and len(seen) == 4
+
+    value = np.asarray(agent.value(state, got.obs))
+    final = np.asarray(agent.value(state, got.final_obs))
+    following = np.concatenate([value[1:], np.asarray(agent.value(state, got.last_obs))[None]])
+    advantage, carry = np.zeros((40, 8)), np.zeros(8)
+    for t in reversed(range(40)):
+        after = np.where(got.truncated[t], final[t // 15], following[t])
+        after = np.where(got.terminated[t], 0.0, after)
+        going = ~np.asarray(got.terminated[t] | got.truncated[t])
+        carry = np.asarray(got.reward[t]) + 0.9 * after - value[t] + 0.9 * 0.6 * going * carry
+        advantage[t] = carry
+    target = advantage + value
+    normalized = (advantage - advantage.mean()) / advantage.std()
+
+    orders: list[np.ndarray] = []
+    obs = np.asarray(got.obs).reshape(320, 4)
+    for epoch in (seen[:2], seen[2:]):
+        order = np.concatenate([b.log_prob for b in epoch]).astype(int)
+        np.testing.assert_array_equal(np.sort(order), np.arange(320))
+        np.testing.assert_array_equal(np.concatenate([b.obs for b in epoch]), obs[order])
+        orders.append(order)
+        for name, expected in (("value", value), ("target", target), ("advantage", normalized)):
+            held = np.concatenate([getattr(b, name) for b in epoch])
+            np.testing.assert_allclose(held, expected.ravel()[order], atol=2e-4, err_msg=name)
+    assert (orders[0] != orders[1]).any()
+    assert all((order != np.arange(320)).any() for order in orders)
+
+
+def test_one_gradient_step_by_hand() -> None:
+    """Every term of the loss with its own weight, the schedules half way, clipping and Adam."""
+    agent = jaxrl.PPO(
+        lr=0.01, clip=0.1, entropy=0.07, value_weight=0.3, max_grad_norm=0.05, adam_eps=0.1,
+        anneal_clip=optim.linear, value_loss=losses.ClippedValueError(0.02),
+    )  # fmt: skip
+    spec = Spec(CARTPOLE.obs_space, CARTPOLE.action_space, 500, 10 * 512)
+    state = agent.init(KEY, spec)
+    state = dataclasses.replace(state, updates=Counter(jnp.int32(5)))  # of 10
+    state.params["actor"]["params"]["Headed_0"]["Dense_0"]["bias"] = jnp.array([0.4, -0.4])
+    k = jax.random.split(jax.random.key(9), 6)
+    data = Batch(
+        obs=jax.random.normal(k[0], (32, 4)),
+        mask=None,
+        raw=jax.random.randint(k[1], (32,), 0, 2),
+        log_prob=-0.7 + 0.3 * jax.random.normal(k[2], (32,)),
+        value=jax.random.normal(k[3], (32,)) * 0.1,
+        advantage=3.0 + 2.0 * jax.random.normal(k[4], (32,)),
+        target=jax.random.normal(k[5], (32,)),
+    )
+
+    def loss(params: PyTree) -> jax.Array:
+        logits = agent._actor(spec).apply(params["actor"], data.obs)
+        log_p = jax.nn.log_softmax(logits)
+        ratio = jnp.exp(log_p[jnp.arange(32), data.raw] - data.log_prob)
+        advantage = (data.advantage - data.advantage.mean()) / data.advantage.std()
+        surrogate = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.95, 1.05) * advantage)
+        v = agent._value(params, data.obs)
+        kept = jnp.clip(v, data.value - 0.02, data.value + 0.02)
+        error = jnp.maximum((v - data.target) ** 2, (kept - data.target) ** 2) / 2
+        entropy = -(jnp.exp(log_p) * log_p).sum(-1)
+        return -surrogate.mean() + 0.3 * error.mean() - 0.07 * entropy.mean()
+
+    adam = optax.chain(optax.clip_by_global_norm(0.05), optax.adam(0.01 * 0.5, eps=0.1))
+    updates, _ = adam.update(jax.grad(loss)(state.params), adam.init(state.params))
+    new, _ = agent.learn(state, data, KEY)
+    jax.tree.map(
+        lambda a, b, old: np.testing.assert_allclose(a - old, b, atol=2e-7),
+        new.params,
+        updates,
+        state.params,
+    )
 
 
 def test_target_kl_stops_the_epochs() -> None:

@@ -18,7 +18,7 @@ from jaxrl.envs import probe
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.replay import Batch
-from jaxrl.struct import struct
+from jaxrl.struct import static, struct
 from jaxrl.train import train
 from jaxrl.types import Counter, Rollout, Spec, Step
 
@@ -36,7 +36,7 @@ def batch(size: int = 8) -> Batch:
         reward=jax.random.normal(keys[2], (size,)),
         discount=jnp.where(jnp.arange(size) % 3 == 0, 0.0, 0.9),
         next_obs=jax.random.normal(keys[3], (size, 3)),
-        weight=jnp.ones(size),
+        weight=jnp.linspace(0.5, 1.5, size),
     )
 
 
@@ -85,7 +85,7 @@ def test_one_gradient_step_by_hand(critics: int) -> None:
 
     def critic_loss(params: object) -> jax.Array:
         each = [single(params, k, data.obs, scaled) - target for k in range(critics)]
-        return sum(0.5 * jnp.mean(e**2) for e in each)
+        return sum(0.5 * jnp.mean(data.weight * e**2) for e in each)
 
     value, gradient = jax.value_and_grad(critic_loss)(state.critic)
     adam = optax.adam(1e-3)
@@ -178,6 +178,40 @@ def test_warm_up_then_learning() -> None:
         same = jax.tree.map(lambda a, b: bool((a == b).all()), before, state.critic)
         assert all(jax.tree.leaves(same)) != warm
         assert bool(np.isnan(metrics["loss/critic"])) != warm
+
+
+@struct
+class Spy(SAC):
+    """Shows its batches."""
+
+    seen: Any = static(default=None)
+
+    def learn(self, state: State, batch: Batch, key: jax.Array) -> Any:
+        jax.debug.callback(self.seen, batch)
+        return SAC.learn(self, state, batch, key)
+
+
+def test_batches_are_windows_of_n_steps_discounted_by_gamma() -> None:
+    seen: list[Batch] = []
+    agent = Spy(
+        actor=TORSO, critic=TORSO, capacity=64, batch_size=32, learning_starts=8, num_steps=8,
+        n_steps=3, gamma=0.7, grad_steps=1, seen=seen.append,
+    )  # fmt: skip
+    roll = rollout(agent)
+    jax.block_until_ready(
+        agent.update(agent.init(jax.random.key(0), SPEC), roll, jax.random.key(1))
+    )
+    jax.effects_barrier()
+    (batch,) = seen
+    r = np.asarray(roll.reward[:, 0])
+    obs = np.asarray(roll.obs[:, 0])
+    for i in range(32):
+        t = int(np.flatnonzero((obs == batch.obs[i]).all(1))[0])
+        assert batch.reward[i] == pytest.approx(r[t] + 0.7 * r[t + 1] + 0.49 * r[t + 2], abs=1e-5)
+        following = obs[t + 3] if t < 5 else roll.last_obs[0]
+        np.testing.assert_array_equal(batch.next_obs[i], following)
+    np.testing.assert_allclose(batch.discount, 0.343, atol=1e-6)
+    assert len({float(x) for x in batch.reward}) == 6  # every window that fits
 
 
 def test_refusals() -> None:
