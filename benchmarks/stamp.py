@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "numpy", "torch", "rejax", "sbx-rl", "stable-baselines3",
-    "gymnasium", "gymnax", "brax",
+    "gymnasium", "gymnax", "brax", "flashbax",
 )  # fmt: skip
 
 
