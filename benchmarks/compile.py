@@ -61,7 +61,7 @@ def names(prefixes: list[str]) -> list[str]:
 
 def in_process(agent: str, env: str, limit: float) -> dict[str, Any]:
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    environment.setdefault("NPROC", "8")
+    environment.setdefault("NPROC", "4")
     command = [sys.executable, "-m", "benchmarks.compile", "--one", agent, env]
     try:
         out = subprocess.run(

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("NPROC", "8")
+os.environ.setdefault("NPROC", "4")
 
 import jax
 import jax.numpy as jnp

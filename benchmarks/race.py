@@ -53,7 +53,7 @@ def environment(options: Options) -> dict[str, str]:
     threads = str(options.threads or 1)
     return {
         **os.environ,
-        "NPROC": os.environ.get("NPROC", "8"),
+        "NPROC": os.environ.get("NPROC", str(max(4, 2 * (os.cpu_count() or 1)))),
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,

@@ -4,18 +4,20 @@ XLA sizes the thread pool of its CPU client by the number of cores. On one or tw
 with nested parallelism (a batched matmul inside a vmapped run, or several host devices) can then
 wait for itself for ever, at zero CPU. The pool's size is read from the environment variable NPROC
 when the first device is used, so importing jaxrl before that is enough.
+
+XLA also hands small operations of one program to that pool, to run them side by side. For networks
+of reinforcement learning's size that costs more than it saves, and with a device per core the
+cores are busy anyway: two DQN runs on two cores made 319k steps/s without it, 166k with it.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
 
 import jax
 
-MIN_POOL = 8
-"""Threads that are always enough (measured: 1, 4 and 8 never hang on two cores, 2 does)."""
+SCHEDULER = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 def cores() -> int:
@@ -25,45 +27,40 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads() -> int:
+    """Of XLA's pool: each device may block one while it waits for another, so there must be more
+    than devices. Measured on two cores: 2 hangs; of 3, 4 and 8, 4 is the fastest that never did
+    (8 runs of SAC: 1,217 steps/s with 4 threads, 900 with 8)."""
+    return max(4, 2 * cores())
+
+
 def prepare() -> None:
     """Called once by `import jaxrl`. Whatever the user has set is left alone.
 
     JAXRL_CPU_DEVICES=1 keeps JAX at a single host device; any other number asks for as many.
     """
-    few_threads = "NPROC" not in os.environ and cores() < MIN_POOL
+    new_pool = "NPROC" not in os.environ
     wanted = int(os.environ.get("JAXRL_CPU_DEVICES", cores()))
     flags = os.environ.get("XLA_FLAGS", "")
-    if few_threads:
-        os.environ["NPROC"] = str(MIN_POOL)
+    if new_pool:
+        os.environ["NPROC"] = str(threads())
+    if SCHEDULER not in flags and jax.__version_info__ < (0, 12):  # an unknown flag is fatal
+        os.environ["XLA_FLAGS"] = f"{flags} {SCHEDULER}=false".strip()
     chosen: int = jax.config.jax_num_cpu_devices  # pyright: ignore
     if "xla_force_host_platform_device_count" in flags or chosen > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:  # raised when the first device was used before we were imported
-        if few_threads:
+        if new_pool:
             warnings.warn(
                 "jaxrl was imported after JAX had already started, so it could not enlarge XLA's "
                 f"thread pool; with {cores()} cores a program over many seeds can hang. Import "
-                "jaxrl before the first JAX computation, or set the environment variable NPROC=8.",
+                f"jaxrl before the first JAX computation, or set the environment variable "
+                f"NPROC={threads()}.",
                 RuntimeWarning,
                 stacklevel=3,
             )
-
-
-@functools.cache
-def compiler_options() -> dict[str, bool]:
-    """What `train` asks of the compiler. On CPUs, operations one after the other: by default XLA
-    hands small ones to its pool, which keeps two host devices from running side by side (DQN, 8
-    runs on two cores: 171k steps/s with the hand-over, 254k to 300k without)."""
-    options = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:  # a version that does not know the option
-        return {}
-    return options
 
 
 def memory_free() -> int | None:

@@ -14,13 +14,13 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl import checks, devices, lanes, rollout
+from jaxrl import checks, lanes, rollout
 from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.lanes import Lanes
 from jaxrl.progress import Progress
@@ -173,16 +173,9 @@ def _points_all(
     return lanes.each(one, (common, env, count), (run, own), plan.lanes)
 
 
-@functools.cache
-def _programs() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Begin; advance, giving the run up; advance, keeping it. Made at the first use, because what
-    to ask of the compiler depends on the device."""
-    jit = functools.partial(jax.jit, compiler_options=devices.compiler_options())
-    return (
-        jit(_begin_all, static_argnames=("plan",)),
-        jit(_points_all, static_argnames=("plan", "room"), donate_argnames=("run",)),
-        jit(_points_all, static_argnames=("plan", "room")),
-    )
+_begin_jit = jax.jit(_begin_all, static_argnames=("plan",))
+_advance_donating = jax.jit(_points_all, static_argnames=("plan", "room"), donate_argnames=("run",))
+_advance_keeping = jax.jit(_points_all, static_argnames=("plan", "room"))
 
 
 @dataclasses.dataclass
@@ -368,13 +361,11 @@ def _chunks(
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
     """Advance chunk by chunk; the metrics are cut to the points that were made."""
     plan = call.plan
-    begin, donating, keeping = _programs()
-    advance = functools.partial(
-        donating if donate else keeping, plan=plan, room=chunk or plan.points
-    )
+    advance = _advance_donating if donate else _advance_keeping
+    advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
     show = Progress(progress, plan.iterations, call.agent, plan.lanes)
-    run = begin(call.agent, call.env, call.key, plan=plan)
+    run = _begin_jit(call.agent, call.env, call.key, plan=plan)
     # No points: compiles, and runs nothing.
     run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
     compile_seconds = time.perf_counter() - began

