@@ -240,6 +240,8 @@ class Keeper:
         finally:
             self._pool.shutdown(wait=True)
             self.interrupts.__exit__()
+        if kind is None:
+            self.interrupts.obey()  # asked for while the last save was written
 
     def wait(self) -> None:
         """Until the last save is on disk; raises what went wrong with it."""
@@ -270,7 +272,7 @@ class Keeper:
             }
             self._saved = made
             self._writing = self._pool.submit(self._write, step, content, arrays)
-        if asked and not over:
+        if asked:
             self.wait()
             print(self._how_to_continue(int(ends[-1])), file=sys.stderr, flush=True)
             self.interrupts.obey()

@@ -460,7 +460,14 @@ def _drive(call: _Call, progress: bool | None, keeper: Keeper | None = None) -> 
                 error.result = result(run, timing)
                 raise
     assert last is not None
-    return result(*last)
+    over = result(*last)
+    if keeper is not None:
+        try:
+            keeper.wait()
+        except CheckpointError as error:
+            error.result = over
+            raise
+    return over
 
 
 def _sick(call: _Call, run: Run, metrics: Metrics) -> tuple[guards.Sick, ...]:
@@ -544,7 +551,7 @@ def _chunks(
     advance = _advance_donating if donate else _advance_keeping
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
-    show = Progress(progress, plan.iterations, call.agent, plan.lanes)
+    show = Progress(progress, plan.iterations, call.agent, plan.lanes, begun)
     run = past.run if past is not None else _begin_jit(call.agent, call.env, call.key, plan=plan)
     # No points: compiles, and runs nothing.
     run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
