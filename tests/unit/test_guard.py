@@ -31,7 +31,7 @@ class Fragile:
     """Counts its updates in `weight`, until what is poisoned becomes `poison` at `at`."""
 
     at: Float = param("update that fails", default=-1.0)
-    poison: Float = param("what appears there", default=float("inf"))
+    poison: float = static("what appears there", default=float("inf"))
     where: str = static("what is poisoned", default="weight")
     num_envs: int = static("", default=2, low=1)
     num_steps: int = static("", default=4, low=1)
