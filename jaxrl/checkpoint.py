@@ -138,7 +138,7 @@ class Folder:
         try:
             stored = _orbax().restore(self.at(step).resolve() / "arrays")
         except Exception as error:  # whatever lies below Orbax raises all kinds
-            raise self._refused(step, f"Orbax cannot read it: {_first_line(error)}") from error
+            raise self._refused(step, f"Orbax cannot read it: {_reason(error)}") from error
         return content, {name: np.asarray(stored[_slot(i)]) for i, name in enumerate(names)}
 
     def newest_good(self) -> tuple[int | None, dict[int, str]]:
@@ -223,7 +223,7 @@ class Folder:
             newest = f"the newest is that of step {kept[-1]:,}" if kept else "there are none yet"
             raise CheckpointError(
                 f"the checkpoint of step {step:,} could not be saved in {self.path}: "
-                f"{_first_line(error)}. Checkpoints saved before are untouched ({newest}). Make "
+                f"{_reason(error)}. Checkpoints saved before are untouched ({newest}). Make "
                 "room or permit writing there, and go on with resume=True."
             ) from error
 
@@ -294,8 +294,11 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip() or type(error).__name__
+    code = re.search(r"os_error_code='(\d+)'", text)  # as TensorStore words it, at length
+    if code:
+        return os.strerror(int(code[1]))
     return text.splitlines()[0][:300]

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import describe, lanes
+from jaxrl import __version__, describe, lanes
 from jaxrl.checkpoint import Arrays, CheckpointError, Checkpoints, Content, Folder
 from jaxrl.interrupt import Interrupts
 from jaxrl.types import Key, PyTree
@@ -139,14 +139,9 @@ def load_key(saved: Content) -> Key:
 
 
 def versions() -> dict[str, str]:
-    names = ("jaxrl", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {**found, "python": platform.python_version()}
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+    libraries = {name: metadata.version(name) for name in names}
+    return {"jaxrl": __version__, **libraries, "python": platform.python_version()}
 
 
 # ----------------------------------------------------------------------------------- comparing
