@@ -188,7 +188,7 @@ def test_on_another_number_of_devices(devices: int, tmp_path: Path) -> None:
         with np.load(tmp_path / "out.npz") as out:
             got = [out[name] for name in out.files]
         for x, y in zip(jax.tree.leaves((expected.state, expected.metrics)), got, strict=True):
-            np.testing.assert_allclose(np.asarray(x), y, rtol=0, atol=atol)
+            np.testing.assert_allclose(np.asarray(x), y, rtol=atol / 10, atol=atol)
 
 
 def test_no_second_compilation_when_resumed(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -511,6 +511,7 @@ def small_disk() -> Iterator[Callable[[int], None]]:
 
 # Threads of Orbax say so too, each for itself.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk(
     straight: jaxrl.Result, saved: Path, small_disk: Callable[[int], None]
 ) -> None:
