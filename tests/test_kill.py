@@ -27,11 +27,12 @@ class Worker:
 
     def __init__(self, scale: int, errors: Path) -> None:
         self.errors = errors
+        self.stderr = errors.open("w")
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(WORKER), str(scale)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors.open("w"),
+            stderr=self.stderr,
             text=True,
         )
         assert self.said() == "ready", self.complaints()
@@ -53,6 +54,7 @@ class Worker:
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()
+        self.stderr.close()
 
 
 def saves(folder: Path) -> set[tuple[str, int]]:
