@@ -1,8 +1,8 @@
 """Noticing that a run has become non-finite, in the iteration in which it happens.
 
 After every iteration the agent's state and its losses are looked through. A run in which one of
-them is infinite or not a number is *sick*: what it held before that iteration is kept, and nothing
-of it changes any more, while the runs beside it go on.
+them is infinite or not a number is *sick*: the parameters of before that iteration are kept, beside
+the run, and are what its result shows; the runs beside it go on.
 
 A replay is left out (`store = True` marks such classes): it is too large to look through at every
 iteration, and holds what was seen, not what was learned.
@@ -15,6 +15,7 @@ is; a NaN that reaches the parameters is caught there in any case.)
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -32,11 +33,12 @@ class Health:
     since: jax.Array  # int32: the first iteration that was not finite, -1 for none
     tensors: jax.Array  # [K] bool: what was not finite then, in the order of `names`
     steady: jax.Array  # [losses] int32: iterations in a row in which a loss was a number
+    good: jax.Array  # [P] what is looked through, as it last was when all of it was finite
 
 
 @dataclasses.dataclass(frozen=True)
 class Sick:
-    """One run that became non-finite; what it was in `run`s state before `iteration` is kept."""
+    """One run that became non-finite; its parameters from before `iteration` are kept."""
 
     run: int | None  # its place among the runs; None for a single one
     iteration: int
@@ -94,34 +96,57 @@ def healthy(state: PyTree, metrics: Any) -> Health:
         since=jnp.full((), -1, jnp.int32),
         tensors=jnp.zeros(losses + len(_watched(state)), bool),
         steady=jnp.zeros(losses, jnp.int32),
+        good=flat(state),
     )
+
+
+def flat(state: PyTree) -> jax.Array:
+    """One vector: a reduction for each leaf would cost more than a small agent's iteration."""
+    return jnp.concatenate([jnp.zeros(0), *(x.ravel() for _, x in _watched(state))])
 
 
 def check(
-    health: Health, old: tuple[Any, Any], new: tuple[Any, Any], metrics: Metrics, count: jax.Array
-) -> tuple[Health, tuple[Any, Any], Metrics]:
-    """Keep `old` (state, streams) instead of `new` from the first bad iteration on.
-
-    The metrics of a sick run do not exist. `count` is the number of this iteration.
-    """
-    losses = jnp.stack([metrics[name] for name in _losses(metrics)] or [jnp.zeros(())])
-    losses = losses[: len(_losses(metrics))]
+    health: Health, state: PyTree, metrics: Metrics, count: jax.Array
+) -> tuple[Health, Metrics]:
+    """Look at what iteration `count` gave. The metrics of a sick run do not exist."""
+    known = _losses(metrics)
+    losses = jnp.stack([metrics[name] for name in known]) if known else jnp.zeros(0)
     lost = jnp.isinf(losses) | (jnp.isnan(losses) & (health.steady >= STEADY))
-    broken = [~jnp.isfinite(x).all() for _, x in _watched(new[0])]
-    tensors = jnp.concatenate([lost, jnp.stack(broken)]) if broken else lost
+    values = flat(state)
     was = health.since >= 0
-    sick = was | tensors.any()
+    now = ~was & (lost.any() | ~jnp.isfinite(values).all())
+    sick = was | now
 
-    def keep(old: Any, new: Any) -> Any:
-        return new if _unwatched(new) else jnp.where(sick, old, new)
+    def name(_: Any) -> jax.Array:
+        broken = [~jnp.isfinite(x).all() for _, x in _watched(state)]
+        return jnp.concatenate([lost, jnp.array(broken, bool)])
 
-    kept = jax.tree.map(keep, old, new, is_leaf=_unwatched)
     health = Health(
-        since=jnp.where(was, health.since, jnp.where(sick, count, -1)),
-        tensors=jnp.where(was, health.tensors, tensors),
+        since=jnp.where(now, count, health.since),
+        tensors=jax.lax.cond(now, name, lambda tensors: tensors, health.tensors),
         steady=jnp.where(jnp.isnan(losses), 0, jnp.minimum(health.steady + 1, STEADY)),
+        good=jnp.where(sick, health.good, values),
     )
-    return health, kept, {name: jnp.where(sick, jnp.nan, x) for name, x in metrics.items()}
+    return health, {name: jnp.where(sick, jnp.nan, x) for name, x in metrics.items()}
+
+
+def mended(health: Health, state: PyTree) -> PyTree:
+    """The state in which the sick ones are as they were before."""
+    sick = np.asarray(health.since) >= 0  # [] or [lanes]
+    if not sick.any():
+        return state
+    begun = 0
+
+    def mend(x: Any) -> Any:
+        nonlocal begun
+        if _unwatched(x) or not jnp.issubdtype(x.dtype, jnp.inexact):
+            return x
+        size = math.prod(x.shape[sick.ndim :])
+        good = health.good[..., begun : begun + size].reshape(x.shape).astype(x.dtype)
+        begun += size
+        return jnp.where(sick.reshape(sick.shape + (1,) * (x.ndim - sick.ndim)), good, x)
+
+    return jax.tree.map(mend, state, is_leaf=_unwatched)
 
 
 def message(sick: tuple[Sick, ...], saved: bool) -> str:

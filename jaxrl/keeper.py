@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import __version__, describe, lanes
+from jaxrl import __version__, describe, guard, lanes
 from jaxrl.checkpoint import Arrays, CheckpointError, Checkpoints, Content, Folder
 from jaxrl.interrupt import Interrupts
 from jaxrl.types import Key, PyTree
@@ -102,6 +102,10 @@ def restore(arrays: Arrays, shapes: Run, plan: Plan, where: str) -> Past:
         x = jnp.array(x) if own is None else own.put(x, counter)
         placed.append(_wrap(x, leaf) if _is_key(leaf) else x)
     run = jax.tree.unflatten(jax.tree.structure(shapes), placed)
+    if run.health is not None and "run.health.since" not in arrays:
+        flat = guard.flat if own is None else jax.vmap(guard.flat, (lanes.axes(run.state),))
+        health = dataclasses.replace(run.health, good=flat(run.state))
+        run = dataclasses.replace(run, health=health)
     prefix = "metrics."
     metrics = {k[len(prefix) :]: jnp.array(x) for k, x in arrays.items() if k.startswith(prefix)}
     return Past(run, metrics, arrays.get("ends", np.zeros(0, int)))

@@ -104,8 +104,7 @@ def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run
     }
     health = run.health
     if health is not None:
-        old, new = (run.state, run.streams), (state, streams)
-        health, (state, streams), metrics = guards.check(health, old, new, metrics, count)
+        health, metrics = guards.check(health, state, metrics, count)
     return Run(state, streams, run.iteration.add(1), health), metrics
 
 
@@ -289,11 +288,14 @@ def _result(
 ) -> Result:
     """`metrics` without padding, at the iterations `ends`."""
     plan = call.plan
-    agent, state = call.agent, run.state
+    agent, state, health = call.agent, run.state, run.health
     if plan.lanes is not None:
         state = lanes.trim(state, plan.lanes)
+        health = lanes.trim(health, plan.lanes)
         if checks.stacked(agent):
             agent = lanes.trim(agent, plan.lanes)
+    if health is not None:
+        state = guards.mended(health, state)
     per_iteration = agent.num_envs * agent.num_steps
     steps = jnp.asarray(ends) * per_iteration
     return Result(

@@ -1,7 +1,7 @@
 """A run that becomes infinite or NaN: found in its iteration, frozen, and reported."""
 
 import dataclasses
-import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -182,7 +182,7 @@ def test_the_guard_needs_concrete_values() -> None:
         jaxrl.train(AGENT, ENV, KEY, steps=100, guard="yes")  # pyright: ignore
 
 
-def test_sick_runs_stay_sick_across_a_checkpoint(tmp_path: os.PathLike[str]) -> None:
+def test_sick_runs_stay_sick_across_a_checkpoint(tmp_path: Path) -> None:
     agents = Fragile(at=jnp.array([-1.0, 6.0]))
     keys = jax.random.split(KEY, 2)
     whole = train(agents, keys)
@@ -190,3 +190,14 @@ def test_sick_runs_stay_sick_across_a_checkpoint(tmp_path: os.PathLike[str]) -> 
     later = train(agents, keys, checkpoint=tmp_path, resume=True)
     assert_same(later.state.weight, whole.state.weight)
     assert later.sick == whole.sick
+
+
+def test_a_guard_can_be_set_when_resuming(tmp_path: Path) -> None:
+    # The first iteration after the save fails: what is kept must come from the checkpoint.
+    for key in (KEY, jax.random.split(KEY, 2)):
+        path = tmp_path / str(key.size)
+        agent = Fragile(at=12)
+        jaxrl.train(agent, ENV, key, steps=96, log_every=32, checkpoint=path)
+        with pytest.raises(jaxrl.NonFinite, match="iteration 12 ") as caught:
+            train(agent, key, checkpoint=path, resume=True)
+        np.testing.assert_array_equal(caught.value.result.state.weight[..., 1], 12)
