@@ -321,7 +321,8 @@ def differences(saved: Json, given: Json, where: str) -> Iterator[tuple[str, str
                 if at in ours and at in theirs:
                     yield from differences(ours[at], theirs[at], at)
                 else:
-                    yield at, *(show(x[at]) if at in x else "nothing" for x in (ours, theirs))
+                    saw, sees = (show(x[at]) if at in x else "nothing" for x in (ours, theirs))
+                    yield at, saw, sees
             return
     if not _equal(saved, given):
         yield where, show(saved), show(given)
