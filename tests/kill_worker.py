@@ -43,11 +43,11 @@ def cases(scale: int = 1) -> dict[str, tuple[Any, Any, int, int, int | None]]:
         num_envs=2, capacity=400, learning_starts=40, batch_size=16, actor=small, critic=small
     )
     return {
-        f"{name}-{runs or 'one'}": (agent, env, steps * scale, steps // 32, runs)
+        f"{name}-{runs or 'one'}": (agent, env, steps * scale, steps // 16, runs)
         for name, agent, env, steps in [
-            ("ppo", ppo, cartpole, 32 * 320),
-            ("dqn", dqn, cartpole, 2 * 960),
-            ("sac", sac, pendulum, 2 * 960),
+            ("ppo", ppo, cartpole, 32 * 160),
+            ("dqn", dqn, cartpole, 2 * 480),
+            ("sac", sac, pendulum, 2 * 480),
         ]
         for runs in (None, 3)
     }

@@ -98,12 +98,12 @@ def kill_often(worker: Worker, folder: Path, kills: int) -> tuple[int, int]:
     for aim_at_save in plan:
         before, drafts = finished(folder), saves(folder)
         child = worker.begin(folder, True)
-        wait_for(finished, folder, before, chance.randrange(0, 4), child)
+        wait_for(finished, folder, before, chance.randrange(0, 3), child)
         if aim_at_save:
             wait_for(saves, folder, drafts, 1, child)
             time.sleep(chance.uniform(0, 0.03))
         else:
-            time.sleep(chance.uniform(0, 0.5))
+            time.sleep(chance.uniform(0, 0.25))
         os.kill(child, signal.SIGKILL)
         assert worker.said() == str(int(signal.SIGKILL)), worker.complaints()
         within += bool(saves(folder) - drafts)
