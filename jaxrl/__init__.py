@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
     from jaxrl.agents.value.dqn import DQN
+    from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
+    from jaxrl.guard import NonFinite
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
+    from jaxrl.resume import restore, resume
     from jaxrl.struct import struct
     from jaxrl.sweep import Sweep, sweep
     from jaxrl.train import stream, train
@@ -31,8 +34,11 @@ __version__ = "0.1.0"
 _MODULES = ("envs", "losses", "networks", "optim", "policies", "spaces")
 
 _HOMES = {
+    "CheckpointError": "jaxrl.checkpoint",
+    "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
     "Evaluation": "jaxrl.evaluate",
+    "NonFinite": "jaxrl.guard",
     "NormalizeObs": "jaxrl.normalize",
     "NormalizeReward": "jaxrl.normalize",
     "PPO": "jaxrl.agents.policy.ppo",
@@ -41,6 +47,8 @@ _HOMES = {
     "SAC": "jaxrl.agents.control.sac",
     "Sweep": "jaxrl.sweep",
     "evaluate": "jaxrl.evaluate",
+    "restore": "jaxrl.resume",
+    "resume": "jaxrl.resume",
     "stream": "jaxrl.train",
     "struct": "jaxrl.struct",
     "sweep": "jaxrl.sweep",
@@ -51,7 +59,10 @@ __all__ = [
     "DQN",
     "PPO",
     "SAC",
+    "CheckpointError",
+    "Checkpoints",
     "Evaluation",
+    "NonFinite",
     "NormalizeObs",
     "NormalizeReward",
     "Policy",
@@ -63,6 +74,8 @@ __all__ = [
     "networks",
     "optim",
     "policies",
+    "restore",
+    "resume",
     "spaces",
     "stream",
     "struct",

@@ -16,7 +16,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrl.struct import map_nodes
 from jaxrl.types import Counter, PyTree
@@ -100,6 +101,27 @@ def trim(tree: PyTree, lanes: Lanes) -> PyTree:
     return map_nodes(lambda x: x if is_counter(x) else x[: lanes.count], tree, Counter)
 
 
+def _mesh(lanes: Lanes) -> Mesh:
+    return jax.make_mesh((lanes.devices,), ("lane",), axis_types=(AxisType.Auto,))
+
+
+class Placement:
+    """Puts host arrays where `each` leaves its results."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self.lanes = lanes
+        self.index = np.arange(lanes.padded) % lanes.count
+        self.mesh = _mesh(lanes) if lanes.devices > 1 else None
+
+    def put(self, x: np.ndarray[Any, Any], counter: bool) -> jax.Array:
+        """[count, ...] -> [padded, ...], padded as by `pad`; a counter as it is."""
+        x = x if counter else x[self.index]
+        if self.mesh is None:
+            return jnp.array(x)
+        spec = PartitionSpec() if counter else PartitionSpec("lane")
+        return jax.device_put(x, NamedSharding(self.mesh, spec), may_alias=False)
+
+
 def each(
     function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, split: PyTree, lanes: Lanes
 ) -> PyTree:
@@ -139,11 +161,10 @@ def each(
         whole, lane = PartitionSpec(), PartitionSpec("lane")
         return map_nodes(lambda x: whole if is_counter(x) else lane, tree, Counter)
 
-    mesh = jax.make_mesh((lanes.devices,), ("lane",), axis_types=(AxisType.Auto,))
     # The lanes never talk to one another, so there is nothing for the replication check to check.
     return jax.shard_map(
         on_device,
-        mesh=mesh,
+        mesh=_mesh(lanes),
         in_specs=(PartitionSpec(), specs(split)),
         out_specs=specs(shapes),
         check_vma=False,

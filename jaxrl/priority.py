@@ -31,6 +31,8 @@ class SumTree:
 
     levels: tuple[jax.Array, ...]
 
+    store = True  # for jaxrl.guard: too large to look through at every iteration
+
     @property
     def total(self) -> jax.Array:
         return jnp.sum(self.levels[-1])

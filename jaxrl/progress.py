@@ -22,10 +22,17 @@ class Progress:
     """`show=None`: a line that rewrites itself on a terminal, nothing elsewhere. `show=True`
     prints elsewhere too, one line for each report."""
 
-    def __init__(self, show: bool | None, iterations: int, agent: Any, lanes: Lanes | None) -> None:
+    def __init__(
+        self,
+        show: bool | None,
+        iterations: int,
+        agent: Any,
+        lanes: Lanes | None,
+        begun: int = 0,
+    ) -> None:
         self.live = sys.stderr.isatty()
         self.show = self.live if show is None else show
-        self.iterations = iterations
+        self.iterations, self.begun = iterations, begun
         self.per_iteration = agent.num_envs * agent.num_steps
         self.runs = 1 if lanes is None else lanes.count
         self.name = type(agent).__name__
@@ -51,7 +58,7 @@ class Progress:
         if not self.show:
             return
         share = iterations / self.iterations
-        left = timing.run_seconds * (1 - share) / max(share, 1e-9)
+        left = timing.run_seconds * (self.iterations - iterations) / (iterations - self.begun)
         returns = np.asarray(metrics["episode/return"])[..., -1]
         finite = returns[~np.isnan(returns)]
         text = "no episode ended yet"

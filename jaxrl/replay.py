@@ -42,6 +42,8 @@ class Replay:
     spec: Spec = static()
     stack: int = static(default=1)
 
+    store = True  # for jaxrl.guard: too large to look through at every iteration
+
     @property
     def rows(self) -> int:
         return self.flags.shape[0] - 1

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxrl import checks, lanes
+from jaxrl.guard import Sick
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, Metrics, PyTree, Spec
 
@@ -73,6 +74,8 @@ class Result:
     steps: jax.Array
     spec: Spec = static()
     timing: Timing = static(default=Timing())
+    sick: tuple[Sick, ...] = static(default=())
+    """Of a guarded call: the runs that stopped because they became infinite or NaN."""
 
     @property
     def runs(self) -> int | None:
@@ -117,7 +120,15 @@ class Result:
             state=lanes.pick(self.state, index),
             metrics={name: row[index] for name, row in self.metrics.items()},
             steps=self.steps[index],
+            sick=self._sick(index),
         )
+
+    def _sick(self, index: int | slice) -> tuple[Sick, ...]:
+        chosen = range(self.runs or 0)[index]
+        if isinstance(chosen, int):
+            return tuple(dataclasses.replace(x, run=None) for x in self.sick if x.run == chosen)
+        place = {run: i for i, run in enumerate(chosen)}
+        return tuple(dataclasses.replace(x, run=place[x.run]) for x in self.sick if x.run in place)
 
     def __repr__(self) -> str:
         runs = "1 run" if self.runs is None else f"{self.runs} runs"

@@ -14,13 +14,17 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl import checks, lanes, rollout
+from jaxrl import guard as guards
+from jaxrl.checkpoint import CheckpointError, Checkpoints
 from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.lanes import Lanes
 from jaxrl.progress import Progress
@@ -28,6 +32,9 @@ from jaxrl.result import Result, Timing
 from jaxrl.rollout import RESET_EVERY, Streams
 from jaxrl.struct import struct
 from jaxrl.types import Agent, Counter, Env, Key, Metrics, PyTree, Spec
+
+if TYPE_CHECKING:
+    from jaxrl.keeper import Keeper, Past
 
 POINTS = 100
 """Points of a learning curve, unless `log_every` says otherwise."""
@@ -43,6 +50,7 @@ class Run:
     state: Any
     streams: Streams
     iteration: Counter
+    health: guards.Health | None = None  # None where nobody asked to look at it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +64,28 @@ class Plan:
     evaluate_episodes: int
     reset_every: int
     lanes: Lanes | None  # None: a single run, without a lane axis
+    guard: bool = False
 
     @property
     def points(self) -> int:
         return math.ceil(self.iterations / self.per_point)
 
+    def ends(self, begun: int = 0) -> np.ndarray[Any, Any]:
+        """The iterations with which points of the curves end, after `begun` of them."""
+        first = begun // self.per_point + 1
+        whole = np.arange(first, self.points + 1) * self.per_point
+        ends = np.minimum(whole, self.iterations)
+        return ends[ends > begun]
+
 
 def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
     init_key, env_key = jax.random.split(jax.random.fold_in(key, 2**31))
     state = agent.init(init_key, plan.spec)
-    return Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
+    run = Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
+    if plan.guard:
+        metrics = jax.eval_shape(lambda run: iterate(agent, env, run, key, plan)[1], run)
+        run = dataclasses.replace(run, health=guards.healthy(state, metrics))
+    return run
 
 
 def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run, Metrics]:
@@ -76,12 +96,16 @@ def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run
         agent, env, plan.spec, run.state, run.streams, rollout_key, count, plan.reset_every
     )
     state, metrics = agent.update(run.state, experience, update_key)
-    return Run(state, streams, run.iteration.add(1)), {
+    metrics = {
         **metrics,
         "episode/return": episodes.returns,
         "episode/length": episodes.lengths,
         "episode/count": episodes.count,
     }
+    health = run.health
+    if health is not None:
+        health, metrics = guards.check(health, state, metrics, count)
+    return Run(state, streams, run.iteration.add(1), health), metrics
 
 
 def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run, Metrics]:
@@ -90,7 +114,7 @@ def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run,
     A metric is averaged over the iterations in which it exists (is not NaN); episode metrics are
     averaged over the episodes that ended.
     """
-    remaining = plan.iterations - run.iteration.value
+    begun = run.iteration.value
     names = sorted(jax.eval_shape(lambda r, k: iterate(agent, env, r, k, plan)[1], run, key))
     zeros = jnp.zeros(len(names))  # one vector: a short iteration cannot afford an addition each
 
@@ -101,7 +125,8 @@ def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run,
         exists = ~jnp.isnan(values)
         return run, sums + jnp.where(exists, values, 0), counts + exists
 
-    bound = jnp.minimum(plan.per_point, remaining)
+    # A point ends at a multiple of `per_point`, also after a shorter run was made longer.
+    bound = jnp.minimum(plan.per_point - begun % plan.per_point, plan.iterations - begun)
     run, sums, counts = jax.lax.fori_loop(0, bound, body, (run, zeros, zeros))
     metrics = dict(zip(names, sums / counts, strict=True))
     totals = dict(zip(names, sums, strict=True))
@@ -199,11 +224,14 @@ def _prepare(
     log_every: int | None,
     reset_every: int,
     together: int | None,
+    every: int | None = None,
+    guard: bool = False,
 ) -> _Call:
     traced = checks.is_traced((agent, env, key))
     spec = checks.task(agent, env, steps)
     key, count = checks.keys(key, agent)
-    for name, value in (("log_every", log_every), ("evaluate_every", evaluate_every)):
+    spacings = {"log_every": log_every, "evaluate_every": evaluate_every, "every": every}
+    for name, value in spacings.items():
         if value is not None:
             checks.positive_int(value, name)
     checks.positive_int(evaluate_episodes, "evaluate_episodes")
@@ -212,7 +240,13 @@ def _prepare(
         checks.positive_int(together, "lanes")
     per_iteration = agent.num_envs * agent.num_steps
     iterations = steps // per_iteration
-    per_point = max(1, round((log_every or steps / POINTS) / per_iteration))
+    spacing = log_every or min(steps / POINTS, every or steps)
+    if every is not None and every < spacing:
+        raise ValueError(
+            f"every={every:_} is less than log_every={log_every:_}, but checkpoints are saved at "
+            f"points of the curves: write log_every={every:_}, or nothing."
+        )
+    per_point = max(1, round(spacing / per_iteration))
     evaluate_points = 0
     if evaluate_every is not None:
         period = max(1, round(evaluate_every / per_iteration))
@@ -226,6 +260,7 @@ def _prepare(
         evaluate_episodes=evaluate_episodes,
         reset_every=reset_every,
         lanes=None if count is None else lanes.arrange(count, together, spread=not traced),
+        guard=guard,
     )
     if traced:
         return _Call(agent, env, key, plan)
@@ -244,23 +279,38 @@ def _strong(tree: PyTree, dtype: Any = None) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype or jnp.result_type(x)), tree)
 
 
-def _result(call: _Call, run: Run, metrics: Metrics, timing: Timing) -> Result:
+def _result(
+    call: _Call,
+    run: Run,
+    metrics: Metrics,
+    timing: Timing,
+    ends: np.ndarray[Any, Any],
+) -> Result:
+    """`metrics` without padding, at the iterations `ends`."""
     plan = call.plan
-    agent, state = call.agent, run.state
+    agent, state, health = call.agent, run.state, run.health
     if plan.lanes is not None:
-        state, metrics = lanes.trim((state, metrics), plan.lanes)
+        state = lanes.trim(state, plan.lanes)
+        health = lanes.trim(health, plan.lanes)
         if checks.stacked(agent):
             agent = lanes.trim(agent, plan.lanes)
+    if health is not None:
+        state = guards.mended(health, state)
     per_iteration = agent.num_envs * agent.num_steps
-    ends = jnp.minimum(jnp.arange(1, plan.points + 1) * plan.per_point, plan.iterations)
+    steps = jnp.asarray(ends) * per_iteration
     return Result(
         agent=agent,
         state=state,
         metrics=metrics,
-        steps=jnp.broadcast_to(ends * per_iteration, metrics["episode/return"].shape),
+        steps=jnp.broadcast_to(steps, metrics["episode/return"].shape),
         spec=plan.spec,
         timing=timing,
+        sick=_sick(call, run, metrics),
     )
+
+
+def _trim(tree: PyTree, plan: Plan) -> PyTree:
+    return tree if plan.lanes is None else lanes.trim(tree, plan.lanes)
 
 
 def train(
@@ -275,6 +325,10 @@ def train(
     log_every: int | None = None,
     reset_every: int = RESET_EVERY,
     lanes: int | None = None,
+    checkpoint: str | Path | Checkpoints | None = None,
+    every: int | None = None,
+    resume: bool | str = False,
+    guard: bool = False,
 ) -> Result:
     """Train `agent` on `env` for `steps` environment steps per run (rounded down to whole
     iterations of `agent.num_envs * agent.num_steps`).
@@ -288,7 +342,15 @@ def train(
     `evaluate/return`, the mean of `evaluate_episodes` episodes played without exploration, about
     every so many steps. `log_every` sets the spacing of the learning curves (a hundred points by
     default). `reset_every` is explained in `jaxrl.rollout`; 1 makes every start a fresh one.
+
+    `checkpoint` is a folder in which everything needed to go on is saved about `every` so many
+    steps (ten times by default) and at the end; `resume=True` goes on from the newest of what is
+    there, or begins where there is nothing; see docs/checkpoints.md. `guard=True` stops a run in
+    the iteration in which a loss or a parameter becomes infinite or NaN, and keeps what was there
+    before: of several runs the others go on and `result.sick` tells of those that stopped; when
+    none is left `jaxrl.NonFinite` is raised, with the result.
     """
+    _check_options(checkpoint, every, resume, guard)
     call = _prepare(
         agent,
         env,
@@ -299,20 +361,135 @@ def train(
         log_every=log_every,
         reset_every=reset_every,
         together=lanes,
+        every=every,
+        guard=guard,
     )
     plan = call.plan
     if checks.is_traced((agent, env, key)):
+        if checkpoint is not None or guard:
+            name = "guard" if guard else "checkpoint"
+            raise TypeError(
+                f"{name}= needs to look at the run from outside, which it cannot inside jit or "
+                "vmap: call jaxrl.train with concrete values (an array of keys is several runs)."
+            )
         # Constants of the caller's program must not be folded into ours: same numbers, same bits.
         own = (_strong(call.agent, jnp.float32), _strong(call.env))
         agent, env = jax.lax.optimization_barrier(own)
         run = _begin_all(agent, env, call.key, plan)
         run, metrics = _points_all(agent, env, run, call.key, plan, plan.points, plan.points)
-        return _result(call, run, metrics, Timing())
+        return _result(call, run, _trim(metrics, plan), Timing(), plan.ends())
 
-    chunks = list(_chunks(call, progress, donate=True))
-    run, first, timing = chunks[-1][0], chunks[0][1], chunks[-1][2]
-    metrics = {name: jnp.concatenate([rows[name] for _, rows, _ in chunks], -1) for name in first}
-    return _result(call, run, metrics, timing)
+    if checkpoint is None:
+        return _drive(call, progress)
+    arguments = {
+        "steps": steps,
+        "log_every": log_every,
+        "evaluate_every": evaluate_every,
+        "evaluate_episodes": evaluate_episodes,
+        "reset_every": reset_every,
+        "lanes": lanes,
+        "every": every,
+        "guard": guard,
+    }
+    with _keeper(call, agent, env, checkpoint, resume, arguments) as keeper:
+        call.plan = keeper.plan
+        return _drive(call, progress, keeper)
+
+
+def _check_options(checkpoint: Any, every: Any, resume: Any, guard: Any) -> None:
+    if not isinstance(guard, bool):
+        raise TypeError(f"guard={guard!r} must be True or False.")
+    if resume not in (True, False, "newest good"):
+        raise ValueError(f'resume={resume!r} must be True, False or "newest good".')
+    if checkpoint is None:
+        for name, value in (("every", every), ("resume", resume or None)):
+            if value is not None:
+                raise ValueError(
+                    f'{name}={value!r} says nothing without a folder: write checkpoint="runs/x" '
+                    "too."
+                )
+
+
+def _keeper(
+    call: _Call, agent: Any, env: Any, checkpoint: Any, resume: bool | str, arguments: Any
+) -> Keeper:
+    from jaxrl import keeper
+
+    own = isinstance(checkpoint, keeper.Checkpoints)
+    options = checkpoint if own else keeper.Checkpoints(checkpoint)
+    options.check()
+    kept = {name: getattr(options, name) for name in ("latest", "best", "metric")}
+    content = {
+        "agent": keeper.described(agent),
+        "env": keeper.described(env),
+        "key": keeper.save_key(_trim(call.key, call.plan)),
+        "call": {**arguments, **kept},
+    }
+
+    def shapes(plan: Plan) -> Run:
+        begin = functools.partial(_begin_all, plan=plan)
+        return jax.eval_shape(begin, call.agent, call.env, call.key)
+
+    per_iteration = agent.num_envs * agent.num_steps
+    return keeper.Keeper(options, resume, content, call.plan, shapes, per_iteration)
+
+
+def _drive(call: _Call, progress: bool | None, keeper: Keeper | None = None) -> Result:
+    """Chunk after chunk to the end, from the beginning or from what was saved."""
+    plan = call.plan
+    past = keeper.past if keeper is not None else None
+    rows: list[Metrics] = [] if past is None else [past.metrics]
+    ends = begun = np.zeros(0, int) if past is None else past.ends
+
+    def result(run: Run, timing: Timing) -> Result:
+        metrics = {name: jnp.concatenate([row[name] for row in rows], -1) for name in rows[0]}
+        return _result(call, run, metrics, timing, ends)
+
+    last = (past.run, Timing()) if past is not None else None
+    every = None if keeper is None else keeper.points
+    for run, new, timing in _chunks(call, progress, donate=True, past=past, every=every):
+        last = run, timing
+        rows.append(_trim(new, plan))
+        made = sum(row["episode/return"].shape[-1] for row in rows)
+        ends = np.concatenate([begun, plan.ends(begun[-1] if begun.size else 0)])[:made]
+        sick = _sick(call, run, new)
+        if len(sick) == (1 if plan.lanes is None else plan.lanes.count):
+            raise guards.NonFinite(guards.message(sick, keeper is not None), result(run, timing))
+        if keeper is not None:
+            try:
+                keeper.after(run, rows, ends)
+            except CheckpointError as error:
+                error.result = result(run, timing)
+                raise
+    assert last is not None
+    over = result(*last)
+    if keeper is not None:
+        try:
+            keeper.wait()
+        except CheckpointError as error:
+            error.result = over
+            raise
+    return over
+
+
+def _sick(call: _Call, run: Run, metrics: Metrics) -> tuple[guards.Sick, ...]:
+    if run.health is None:
+        return ()
+    runs = None if call.plan.lanes is None else call.plan.lanes.count
+    per_iteration = call.agent.num_envs * call.agent.num_steps
+    return guards.report(run.health, run.state, metrics, per_iteration, runs)
+
+
+def restored(agent: Any, env: Any, key: Key, content: Any, read: Callable[..., Past]) -> Result:
+    """What was saved, as a result: `read(shapes, plan)` gives the run of that form."""
+    options = {**content["call"], "together": content["call"]["lanes"]}
+    for name in ("lanes", "latest", "best", "metric"):
+        del options[name]
+    call = _prepare(agent, env, key, **options)
+    call.plan = dataclasses.replace(call.plan, **content["plan"])
+    begin = functools.partial(_begin_all, plan=call.plan)
+    past = read(jax.eval_shape(begin, call.agent, call.env, call.key), call.plan)
+    return _result(call, past.run, past.metrics, Timing(), past.ends)
 
 
 def stream(
@@ -357,34 +534,48 @@ def _stream(call: _Call) -> Iterator[tuple[Any, Metrics]]:
 
 
 def _chunks(
-    call: _Call, progress: bool | None, donate: bool, chunk: int | None = None
+    call: _Call,
+    progress: bool | None,
+    donate: bool,
+    chunk: int | None = None,
+    past: Past | None = None,
+    every: int | None = None,
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
-    """Advance chunk by chunk; the metrics are cut to the points that were made."""
+    """Advance chunk by chunk, from `past` on; the metrics are cut to the points that were made.
+    No chunk goes beyond a multiple of `every` points."""
     plan = call.plan
+    made = 0 if past is None else len(past.ends)
+    begun = int(past.ends[-1]) if made and past is not None else 0
+    ends = plan.ends(begun)
+    if not ends.size:
+        return
+    ends = np.concatenate([np.zeros(made, int), ends])
     advance = _advance_donating if donate else _advance_keeping
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
-    show = Progress(progress, plan.iterations, call.agent, plan.lanes)
-    run = _begin_jit(call.agent, call.env, call.key, plan=plan)
+    show = Progress(progress, plan.iterations, call.agent, plan.lanes, begun)
+    run = past.run if past is not None else _begin_jit(call.agent, call.env, call.key, plan=plan)
     # No points: compiles, and runs nothing.
     run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
     compile_seconds = time.perf_counter() - began
     show.compiled(compile_seconds)
 
-    made, size, began = 0, 1, time.perf_counter()
-    while made < plan.points:
-        size = min(size, plan.points - made, chunk or plan.points)
+    size, began = 1, time.perf_counter()
+    while made < len(ends):
+        size = min(size, len(ends) - made, chunk or plan.points)
+        if every is not None:
+            size = min(size, every - made % every)
         chunk_began = time.perf_counter()
         run, metrics = advance(call.agent, call.env, run, call.key, count=size)
         metrics = jax.device_get({name: row[..., :size] for name, row in metrics.items()})
         took = time.perf_counter() - chunk_began
         made += size
-        iterations = min(made * plan.per_point, plan.iterations)
+        iterations = int(ends[made - 1])
         runs = 1 if plan.lanes is None else plan.lanes.count
         timing = Timing(
             compile_seconds=compile_seconds,
             run_seconds=time.perf_counter() - began,
-            steps=iterations * call.agent.num_envs * call.agent.num_steps * runs,
+            steps=(iterations - begun) * call.agent.num_envs * call.agent.num_steps * runs,
         )
         show.advanced(iterations, metrics, timing)
         yield run, {name: jnp.asarray(row) for name, row in metrics.items()}, timing

@@ -31,6 +31,13 @@ class Brax:
 
     env: Any = static("the Brax environment, compared by identity")
 
+    def recipe(self) -> tuple[str, dict[str, Any]] | None:
+        """The call of `jaxrl.envs.make` that gives this environment, for files."""
+        for (name, *options), made in _made.items():
+            if made.env is self.env:
+                return f"brax/{name}", dict(options)
+        return None
+
     @property
     def obs_space(self) -> spaces.Box:
         return spaces.Box(-np.inf, np.inf, (int(self.env.observation_size),))

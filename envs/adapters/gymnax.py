@@ -31,6 +31,15 @@ class Gymnax:
     obs_space: spaces.Space = static("what it shows")
     action_space: spaces.Space = static("what it takes")
 
+    def recipe(self) -> tuple[str, dict[str, Any]] | None:
+        """The call of `jaxrl.envs.make` that gives this environment, for files."""
+        for name, (env, _) in _made.items():
+            if env is self.env:
+                fields = dataclasses.fields(self.settings.value)
+                settings = {f.name: getattr(self.settings.value, f.name) for f in fields}
+                return f"gymnax/{name}", settings | self.constants
+        return None
+
     @property
     def params(self) -> Any:
         return dataclasses.replace(self.settings.value, **self.constants)

@@ -27,6 +27,13 @@ class Playground:
 
     env: Any = static("the Playground environment, compared by identity")
 
+    def recipe(self) -> tuple[str, dict[str, Any]] | None:
+        """The call of `jaxrl.envs.make` that gives this environment, for files."""
+        for (name, impl), (made, _) in _made.items():
+            if made.env is self.env:
+                return f"playground/{name}", {"impl": impl}
+        return None
+
     @property
     def obs_space(self) -> spaces.Space:
         def box(size: Any) -> spaces.Box:
