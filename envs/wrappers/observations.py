@@ -1,4 +1,4 @@
-"""Other observations than those of the environment: flat, stacked, in part, with the last action."""
+"""Other observations than those of the environment: flat, stacked, in part, with last actions."""
 
 from __future__ import annotations
 
