@@ -147,7 +147,7 @@ def measure(name: str, seeds: int | None = None, progress: bool | None = None) -
     """Train and evaluate one case; -> a row of the table."""
     case = {**CASES, **FAILURES}[name]
     seeds = seeds or case.seeds or 10
-    env = jaxrl.envs.make(case.env, **case.options)
+    env = case.wrap(jaxrl.envs.make(case.env, **case.options))
     keys = jax.random.split(jax.random.key(2026), seeds)
     began = time.perf_counter()
     result = jaxrl.train(case.agent(), env, keys, steps=case.steps, progress=progress)

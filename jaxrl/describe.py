@@ -274,9 +274,7 @@ def _instance(name: str, fields: dict[str, Json], where: str) -> Any:
 
 
 def _make(name: str, env: str, constants: dict[str, Json], where: str) -> Any:
-    from jaxrl.envs import make
-
-    cls = find(name)
+    cls, make = find(name), find("jaxrl.envs:make")
     made: Any = make(env, **{k: _build(v, f"{where}.{k}") for k, v in constants.items()})
     while type(made) is not cls:  # adapters add a time limit, which is described on its own
         if not hasattr(made, "env"):

@@ -7,6 +7,22 @@ starts. JAXRL_CACHE=0 compiles everything afresh.
 from __future__ import annotations
 
 import jaxrl  # isort: skip  # noqa: F401
+
+import gc
+from collections.abc import Iterator
+
+import jax
+import pytest
+
 from jaxrl import cache
 
 cache.enable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_given_back() -> Iterator[None]:
+    """Every compiled program keeps a few memory maps, of which Linux allows a process 65,530 by
+    default; beyond that the compiler crashes. The whole suite comes that far."""
+    yield
+    jax.clear_caches()
+    gc.collect()

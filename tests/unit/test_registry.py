@@ -119,6 +119,6 @@ def test_the_code_in_the_docs_runs_in_its_order() -> None:
 
 def test_the_docs_name_every_environment() -> None:
     text = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
-    for name in jaxrl.envs.names():
+    for name in registry._BUNDLED:  # not what other tests have registered
         stem = name.replace("-MinAtar", "-") if "MinAtar" in name else name
         assert f"`{stem}" in text, name
