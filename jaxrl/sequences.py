@@ -78,6 +78,7 @@ class Sequences:
     """Steps of a rollout, hence between two beginnings."""
 
     stack = 1
+    store = True  # for jaxrl.guard: too large to look through at every iteration
 
     @property
     def rows(self) -> int:
