@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -156,3 +158,13 @@ def test_a_short_t_maze_needs_memory() -> None:
     assert score(Tiny(), env, 40_000) > 3.9
     forgetful = Tiny(actor=networks.MLP((16,)), critic=networks.MLP((16,)))
     assert score(forgetful, env, 40_000) < 2.5  # 1.95 is the mean of both turns
+
+
+def test_the_code_in_the_docs_runs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recurrence.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/recurrence.md", "exec"), names)
+    assert names["action"].shape == ()
