@@ -68,6 +68,35 @@ BREAKOUT = dict(
     critic=networks.MLP((64, 64), activation=nn.relu),
 )  # fmt: skip
 
+MEMORY = dict(
+    num_envs=32, num_steps=32, epochs=4, minibatches=4, lr=3e-3, gamma=0.95, entropy=0.01
+)  # fmt: skip
+
+MEMORY_R2D2 = dict(
+    num_envs=32, num_steps=8, burn_in=8, length=16, grad_steps=4, n_steps=3, lr=1e-3, gamma=0.95,
+    capacity=65_536, learning_starts=4_096,
+)  # fmt: skip
+
+
+def ppo_gru(**fields: Any) -> jaxrl.PPO:
+    gru = networks.GRU(32)
+    return jaxrl.PPO(**{**MEMORY, "actor": gru, "critic": gru, **fields})
+
+
+def ppo_lstm() -> jaxrl.PPO:
+    lstm = networks.LSTM(32)
+    return ppo_gru(actor=lstm, critic=lstm)
+
+
+def ppo_mlp(**fields: Any) -> jaxrl.PPO:
+    mlp = networks.MLP((64, 64))
+    return ppo_gru(actor=mlp, critic=mlp, **fields)
+
+
+def no_velocity(*keep: int) -> Callable[[Any], Any]:
+    return lambda env: jaxrl.envs.SelectObs(env, keep)
+
+
 MOUNTAIN_CAR = dict(
     num_envs=16, num_steps=128, epochs=4, minibatches=8, lr=1e-3, gamma=0.99, lam=0.98, entropy=0.0
 )
@@ -128,6 +157,40 @@ CASES: dict[str, Case] = {
         wrap=jaxrl.envs.Flatten,
         seeds=4,
     ),
+    "gru-memorychain": Case(
+        ppo_gru,
+        "MemoryChain-bsuite",
+        300_000,
+        0.95,
+        "PPO, GRU of 32; the bit is asked for after 10 steps",
+        options={"memory_length": 10},
+    ),
+    "gru-tmaze": Case(ppo_gru, "TMaze-v0", 500_000, 3.9, "PPO, GRU of 32, corridor of 10"),
+    "lstm-tmaze": Case(ppo_lstm, "TMaze-v0", 500_000, 3.9, "PPO, LSTM of 32, corridor of 10"),
+    "r2d2-tmaze": Case(
+        lambda: jaxrl.R2D2(**MEMORY_R2D2, torso=networks.GRU(32)),
+        "TMaze-v0",
+        500_000,
+        3.9,
+        "R2D2, GRU of 32, corridor of 10",
+    ),
+    "gru-repeatfirst": Case(ppo_gru, "RepeatFirst-v0", 500_000, 0.95, "PPO, GRU of 32, 16 steps"),
+    "gru-cartpole-positions": Case(
+        lambda: ppo_gru(gamma=0.99),
+        "CartPole-v1",
+        1_000_000,
+        450,
+        "PPO, GRU of 32, velocities hidden",
+        wrap=no_velocity(0, 2),
+    ),
+    "gru-pendulum-positions": Case(
+        lambda: jaxrl.NormalizeReward(ppo_gru(entropy=0.0, lr=1e-3, epochs=10)),
+        "Pendulum-v1",
+        2_000_000,
+        -250,
+        "PPO, GRU of 32, velocity hidden",
+        wrap=no_velocity(0, 1),
+    ),
 }
 """Cases in which the figure has to be reached."""
 
@@ -138,6 +201,32 @@ FAILURES: dict[str, Case] = {
         500_000,
         -200,
         "must fail",
+    ),
+    "mlp-memorychain": Case(
+        ppo_mlp,
+        "MemoryChain-bsuite",
+        300_000,
+        0.2,
+        "must fail: no memory",
+        options={"memory_length": 10},
+    ),
+    "mlp-tmaze": Case(ppo_mlp, "TMaze-v0", 500_000, 2.3, "must fail: no memory"),
+    "mlp-repeatfirst": Case(ppo_mlp, "RepeatFirst-v0", 500_000, -0.3, "must fail: no memory"),
+    "mlp-cartpole-positions": Case(
+        lambda: ppo_mlp(gamma=0.99),
+        "CartPole-v1",
+        1_000_000,
+        200,
+        "must fail: velocities hidden, no memory",
+        wrap=no_velocity(0, 2),
+    ),
+    "mlp-pendulum-positions": Case(
+        lambda: jaxrl.NormalizeReward(ppo_mlp(entropy=0.0, lr=1e-3, epochs=10)),
+        "Pendulum-v1",
+        2_000_000,
+        -600,
+        "must fail: velocity hidden, no memory",
+        wrap=no_velocity(0, 1),
     ),
 }
 """Cases in which right code fails, so that success would be a bug."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jaxrl.envs.classic.mountain_car import MountainCar
     from jaxrl.envs.classic.mountain_car_continuous import MountainCarContinuous
     from jaxrl.envs.classic.pendulum import Pendulum
+    from jaxrl.envs.memory.repeat_first import RepeatFirst
+    from jaxrl.envs.memory.t_maze import TMaze
     from jaxrl.envs.registry import make, names, register
     from jaxrl.envs.wrappers import (
         ClipReward,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         LastActionReward,
         Randomize,
         RescaleAction,
+        SelectObs,
         StickyAction,
         TimeLimit,
         Wrapper,
@@ -48,8 +51,11 @@ _LAZY = {
     "MountainCarContinuous": "classic.mountain_car_continuous",
     "Pendulum": "classic.pendulum",
     "Randomize": "wrappers",
+    "RepeatFirst": "memory.repeat_first",
     "RescaleAction": "wrappers",
+    "SelectObs": "wrappers",
     "StickyAction": "wrappers",
+    "TMaze": "memory.t_maze",
     "TimeLimit": "wrappers",
     "Wrapper": "wrappers",
     "make": "registry",
@@ -73,8 +79,11 @@ __all__ = [
     "MountainCarContinuous",
     "Pendulum",
     "Randomize",
+    "RepeatFirst",
     "RescaleAction",
+    "SelectObs",
     "StickyAction",
+    "TMaze",
     "TimeLimit",
     "Wrapper",
     "make",

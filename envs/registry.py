@@ -141,8 +141,10 @@ _BUNDLED = {
     "Probe-Policy": ("probe:ProbePolicy", None),
     "Probe-Truncation": ("probe:ProbeTruncation", 2),
     "Probe-Value": ("probe:ProbeValue", None),
+    "RepeatFirst-v0": ("memory.repeat_first:RepeatFirst", None),
     "Seaquest-MinAtar": ("minatar.seaquest:Seaquest", None),
     "SpaceInvaders-MinAtar": ("minatar.space_invaders:SpaceInvaders", None),
+    "TMaze-v0": ("memory.t_maze:TMaze", 100),
 }
 
 for _name, (_where, _max_steps) in _BUNDLED.items():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
     from jaxrl.agents.value.dqn import DQN
+    from jaxrl.agents.value.r2d2 import R2D2
     from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
     from jaxrl.guard import NonFinite
@@ -43,6 +44,7 @@ _HOMES = {
     "NormalizeReward": "jaxrl.normalize",
     "PPO": "jaxrl.agents.policy.ppo",
     "Policy": "jaxrl.result",
+    "R2D2": "jaxrl.agents.value.r2d2",
     "Result": "jaxrl.result",
     "SAC": "jaxrl.agents.control.sac",
     "Sweep": "jaxrl.sweep",
@@ -58,6 +60,7 @@ _HOMES = {
 __all__ = [
     "DQN",
     "PPO",
+    "R2D2",
     "SAC",
     "CheckpointError",
     "Checkpoints",

@@ -7,7 +7,7 @@ takes. Storing the raw one keeps importance ratios exact where the environment's
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -132,12 +132,13 @@ class Actor(nn.Module):
     scale: float = 0.01
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> Outputs:
-        outputs = Headed(self.torso, spaces.size(self.space), self.scale)(x)
-        if not isinstance(self.space, spaces.Box):
-            return outputs
-        log_std = self.param("log_std", nn.initializers.zeros, self.space.shape)
-        return outputs, log_std
+    def __call__(self, x: jax.Array, *carry: PyTree) -> Any:
+        """-> outputs, and with a `carry` (see `Headed`) the memory beside them."""
+        outputs = Headed(self.torso, spaces.size(self.space), self.scale)(x, *carry)
+        outputs, memory = outputs if carry else (outputs, None)
+        if isinstance(self.space, spaces.Box):
+            outputs = outputs, self.param("log_std", nn.initializers.zeros, self.space.shape)
+        return (outputs, memory) if carry else outputs
 
 
 def policy(

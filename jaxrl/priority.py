@@ -14,7 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxrl.replay import Index, Replay, oldest
+from jaxrl.replay import Index, Ring, oldest
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key
 
@@ -125,16 +125,16 @@ class Prioritized:
     )
     eps: Float = param("added to every priority", default=1e-6, above=0)
 
-    def init(self, replay: Replay) -> Priorities:
-        return Priorities(empty(replay.flags.size), jnp.ones((), jnp.float32))
+    def init(self, replay: Ring) -> Priorities:
+        return Priorities(empty((replay.rows + 1) * replay.num_envs), jnp.ones((), jnp.float32))
 
     def _stored(self, priority: jax.Array) -> jax.Array:
         return jnp.clip(jnp.power(priority, self.alpha), SMALLEST, LARGEST)
 
-    def added(self, memory: Priorities, replay: Replay, num_steps: int, n: int) -> Priorities:
+    def added(self, memory: Priorities, replay: Ring, num_steps: int, n: int) -> Priorities:
         """After `num_steps` steps were added: windows that have become whole get the largest
         priority, rows that were overwritten or still lack steps get zero."""
-        ring_rows, num_envs = replay.flags.shape
+        ring_rows, num_envs = replay.rows + 1, replay.num_envs
         env = jnp.arange(num_envs)
         age = jnp.arange(n + num_steps)  # age 0 is the row at the head
         ready = (age >= n) & (age <= oldest(replay))
@@ -154,7 +154,7 @@ class Prioritized:
     def draw(
         self,
         memory: Priorities,
-        replay: Replay,
+        replay: Ring,
         key: Key,
         batch_size: int,
         n: int,
@@ -169,7 +169,7 @@ class Prioritized:
         return Index(leaf // replay.num_envs, leaf % replay.num_envs, weight)
 
     def learned(
-        self, memory: Priorities, replay: Replay, index: Index, error: jax.Array
+        self, memory: Priorities, replay: Ring, index: Index, error: jax.Array
     ) -> Priorities:
         """Store the TD errors [B] as priorities, without the importance weights."""
         priority = jnp.abs(error) + self.eps

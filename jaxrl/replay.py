@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,22 @@ class Replay:
     @property
     def num_envs(self) -> int:
         return self.flags.shape[1]
+
+
+class Ring(Protocol):
+    """What a sampler has to know of what it draws from. A `Replay` is a ring of time steps,
+    `jaxrl.sequences.Sequences` one of rollouts."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def num_envs(self) -> int: ...
+    @property
+    def stack(self) -> int: ...
+    @property
+    def head(self) -> Counter: ...
+    @property
+    def filled(self) -> Counter: ...
 
 
 @struct
@@ -115,7 +131,7 @@ def _final_rows(spec: Spec, rows: int) -> int:
     return 0 if spec.time_limit is None else math.ceil(rows / spec.time_limit) + 1
 
 
-def _cycle(replay: Replay) -> int:
+def cycle(replay: Replay) -> int:
     """After so many steps the rows of final observations come round again."""
     return _final_rows(replay.spec, replay.rows) * (replay.spec.time_limit or 1)
 
@@ -198,7 +214,7 @@ def add(replay: Replay, rollout: Rollout) -> Replay:
     clock = replay.clock
     if replay.spec.time_limit is not None:
         obs = _add_final(replay, rollout, obs, replay.spec.time_limit)
-        clock = Counter((clock.value + num_steps) % _cycle(replay))
+        clock = Counter((clock.value + num_steps) % cycle(replay))
     return dataclasses.replace(
         replay,
         obs=obs,
@@ -240,19 +256,19 @@ def _add_final(replay: Replay, rollout: Rollout, obs: PyTree, limit: int) -> PyT
     return jax.tree.map(put, obs, _newest(replay, rollout.final_obs))
 
 
-def oldest(replay: Replay) -> jax.Array:
+def oldest(replay: Ring) -> jax.Array:
     """The age of the oldest transition at which a window may begin; the newest has age 1. The
     first frames of a ring that has wrapped only serve to fill stacks."""
     wrapped = replay.filled.value == replay.rows
     return replay.filled.value - jnp.where(wrapped, replay.stack - 1, 0)
 
 
-def windows(replay: Replay, n: int = 1) -> jax.Array:
+def windows(replay: Ring, n: int = 1) -> jax.Array:
     """How many times a window of n steps may begin: none reaches past the newest transition."""
     return jnp.maximum(oldest(replay) - (n - 1), 0)
 
 
-def draw(replay: Replay, key: Key, batch_size: int, n: int = 1) -> Index:
+def draw(replay: Ring, key: Key, batch_size: int, n: int = 1) -> Index:
     """Uniformly chosen beginnings of windows of n steps."""
     bits = jax.random.bits(key, (2, batch_size), jnp.uint32)
     # A remainder favours small ages by a share of (replay size) / 2^32: too little to see.
@@ -263,7 +279,7 @@ def draw(replay: Replay, key: Key, batch_size: int, n: int = 1) -> Index:
     return Index(row, env, jnp.ones(batch_size, jnp.float32))
 
 
-def _take(ring: jax.Array, row: jax.Array, env: jax.Array) -> jax.Array:
+def take(ring: jax.Array, row: jax.Array, env: jax.Array) -> jax.Array:
     """`ring[row, env]` as one gather along one axis."""
     flat = ring.reshape(-1, *ring.shape[2:])
     return flat.at[row * ring.shape[1] + env].get(mode="promise_in_bounds")
@@ -273,8 +289,8 @@ def gather(replay: Replay, index: Index, n: int = 1, gamma: Float = 0.99) -> Bat
     """Read windows of up to n steps; an episode that ends inside one cuts it short."""
     ring_rows, (row, env) = replay.rows + 1, (index.row, index.env)
     steps = (row[:, None] + jnp.arange(n)) % ring_rows  # [B, n]
-    flags = _take(replay.flags, steps, env[:, None])  # [B, n]
-    rewards = _take(replay.reward, steps, env[:, None])  # [B, n]
+    flags = take(replay.flags, steps, env[:, None])  # [B, n]
+    rewards = take(replay.reward, steps, env[:, None])  # [B, n]
     powers = jnp.power(gamma, jnp.arange(n + 1))
     if n == 1:
         used, reward, last = 1, rewards[:, 0], flags[:, 0]
@@ -293,7 +309,7 @@ def gather(replay: Replay, index: Index, n: int = 1, gamma: Float = 0.99) -> Bat
     frame = next_row
     if replay.spec.time_limit is not None:
         age = (replay.head.value - row - 1) % ring_rows - used + 2  # of the last step used
-        block = (replay.clock.value - age) % _cycle(replay) // replay.spec.time_limit
+        block = (replay.clock.value - age) % cycle(replay) // replay.spec.time_limit
         frame = jnp.where((last & TRUNCATED) > 0, ring_rows + block, next_row)
 
     if replay.stack == 1:
@@ -301,16 +317,16 @@ def gather(replay: Replay, index: Index, n: int = 1, gamma: Float = 0.99) -> Bat
         obs, next_obs = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
     else:
         fresh = jnp.zeros_like(last, bool)  # a next observation never begins an episode
-        obs = _read_stack(replay, row, row, env, (_take(replay.flags, row, env) & FIRST) > 0)
+        obs = _read_stack(replay, row, row, env, (take(replay.flags, row, env) & FIRST) > 0)
         next_obs = _read_stack(replay, frame, next_row, env, fresh)
-    action = _take(replay.action, row, env)
+    action = take(replay.action, row, env)
     if not isinstance(replay.spec.action_space, spaces.Box):
         action = action.astype(jnp.int32)
     return Batch(obs, action, reward, discount, next_obs, index.weight)
 
 
 def _read(replay: Replay, row: jax.Array, env: jax.Array) -> PyTree:
-    return jax.tree.map(lambda ring: _take(ring, row, env), replay.obs)
+    return jax.tree.map(lambda ring: take(ring, row, env), replay.obs)
 
 
 def _read_stack(
@@ -326,8 +342,8 @@ def _read_stack(
         for _ in range(replay.stack - 1):
             at = (at - 1) % (replay.rows + 1)
             shape = started.reshape(-1, *(1,) * (last.ndim - 1))
-            current = jnp.where(shape, current, _take(ring, at, env))
-            started = started | ((_take(replay.flags, at, env) & FIRST) > 0)
+            current = jnp.where(shape, current, take(ring, at, env))
+            started = started | ((take(replay.flags, at, env) & FIRST) > 0)
             frames.append(current)
         return jnp.concatenate(frames[::-1], axis=-1)
 
@@ -347,18 +363,18 @@ class Uniform:
     """Draws every window equally often, and remembers nothing. `jaxrl.priority.Prioritized` has the
     same four functions."""
 
-    def init(self, replay: Replay) -> tuple[()]:
+    def init(self, replay: Ring) -> tuple[()]:
         del replay
         return ()
 
-    def added(self, memory: tuple[()], replay: Replay, num_steps: int, n: int) -> tuple[()]:
+    def added(self, memory: tuple[()], replay: Ring, num_steps: int, n: int) -> tuple[()]:
         del replay, num_steps, n
         return memory
 
     def draw(
         self,
         memory: tuple[()],
-        replay: Replay,
+        replay: Ring,
         key: Key,
         batch_size: int,
         n: int,
@@ -367,9 +383,7 @@ class Uniform:
         del memory, share
         return draw(replay, key, batch_size, n)
 
-    def learned(
-        self, memory: tuple[()], replay: Replay, index: Index, error: jax.Array
-    ) -> tuple[()]:
+    def learned(self, memory: tuple[()], replay: Ring, index: Index, error: jax.Array) -> tuple[()]:
         del replay, index, error
         return memory
 

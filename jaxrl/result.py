@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl import checks, lanes
+from jaxrl import checks, lanes, rollout
 from jaxrl.guard import Sick
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, Metrics, PyTree, Spec
@@ -43,18 +43,44 @@ class Policy:
 
         Exploring needs a key. The observation must have the shape the agent was trained on.
         """
+        if rollout.initial_memory(self.agent, 1) is not None:
+            raise TypeError(
+                "this policy remembers: write memory = policy.initial_memory() where an episode "
+                "begins, and then action, memory = policy.step(obs, memory)."
+            )
+        return self._act(obs, key, explore, None)[0]
+
+    def initial_memory(self, num_envs: int | None = None) -> PyTree:
+        """What `step` is given where an episode begins: of one environment, or of `num_envs`. None
+        for a policy that does not remember."""
+        memory = rollout.initial_memory(self.agent, num_envs or 1)
+        return memory if num_envs else jax.tree.map(lambda x: x[0], memory)
+
+    def step(
+        self, obs: PyTree, memory: PyTree, key: Key | None = None, explore: bool = False
+    ) -> tuple[jax.Array, PyTree]:
+        """-> the action for one observation and what is remembered then, or those of a batch."""
+        return self._act(obs, key, explore, memory)
+
+    def _act(
+        self, obs: PyTree, key: Key | None, explore: bool, memory: PyTree
+    ) -> tuple[jax.Array, PyTree]:
         if explore and key is None:
             raise ValueError("explore=True draws random actions: give policy(obs, key=...).")
         obs, leading = checks.observation(self.spec.obs_space, obs)
         if leading == 0:
-            obs = jax.tree.map(lambda x: x[None], obs)
+            obs, memory = jax.tree.map(lambda x: x[None], (obs, memory))
         key = jax.random.key(0) if key is None else key
-        action = _act(self.agent, self.state, obs, key, explore)
-        return action if leading else action[0]
+        out = _act(self.agent, self.state, obs, key, explore, memory)
+        return out if leading else jax.tree.map(lambda x: x[0], out)
 
 
-def _act_one(agent: Any, state: Any, obs: PyTree, key: Key, explore: bool) -> jax.Array:
-    return agent.act(state, obs, key, explore=explore).action
+def _act_one(
+    agent: Any, state: Any, obs: PyTree, key: Key, explore: bool, memory: PyTree
+) -> tuple[jax.Array, PyTree]:
+    given = () if memory is None else (memory,)
+    out = agent.act(state, obs, key, explore, *given)
+    return out.action, out.memory
 
 
 _act = jax.jit(_act_one, static_argnames="explore")

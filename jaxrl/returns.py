@@ -83,6 +83,27 @@ def gae(
     return advantages
 
 
+def n_step(
+    reward: jax.Array,
+    v_tp1: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    gamma: float | jax.Array,
+    n: int,
+) -> jax.Array:
+    """Targets of up to n rewards for the first T - n + 1 of T steps, through which no gradient
+    flows. `v_tp1` [T, N] are values of the true next states; an episode that ends within the n
+    steps is bootstrapped from its own last state, or not at all."""
+    ended = terminated | truncated
+    one = reward + gamma * jnp.where(terminated, 0.0, v_tp1)
+    target = one
+    for _ in range(n - 1):
+        size = target.shape[0] - 1
+        longer = reward[:size] + gamma * target[1:]
+        target = jnp.where(ended[:size], one[:size], longer)
+    return jax.lax.stop_gradient(target)
+
+
 def discounted(
     reward: jax.Array, last_value: jax.Array, terminated: jax.Array, gamma: float | jax.Array
 ) -> jax.Array:

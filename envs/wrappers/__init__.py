@@ -5,7 +5,7 @@ still be swept, and its state is a field of the outer state. `time_limit` stays 
 """
 
 from jaxrl.envs.wrappers.actions import RescaleAction, StickyAction
-from jaxrl.envs.wrappers.observations import Flatten, FrameStack, LastActionReward
+from jaxrl.envs.wrappers.observations import Flatten, FrameStack, LastActionReward, SelectObs
 from jaxrl.envs.wrappers.randomize import Randomize
 from jaxrl.envs.wrappers.reward import ClipReward
 from jaxrl.envs.wrappers.statistics import EpisodeStatistics
@@ -20,6 +20,7 @@ __all__ = [
     "LastActionReward",
     "Randomize",
     "RescaleAction",
+    "SelectObs",
     "StickyAction",
     "TimeLimit",
     "Wrapper",

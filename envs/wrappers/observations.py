@@ -1,4 +1,4 @@
-"""Other observations than those of the environment: flat, stacked, with what was done last."""
+"""Other observations than those of the environment: flat, stacked, in part, with last actions."""
 
 from __future__ import annotations
 
@@ -142,3 +142,40 @@ class LastActionReward(Wrapper):
         last = spaces.flatten(self.action_space, action)
         obs = jnp.concatenate([step.obs.astype(jnp.float32), last, step.reward[None]])
         return state, dataclasses.replace(step, obs=obs)
+
+
+@struct
+class SelectObs(Wrapper):
+    """Only some entries of a vector of observations: `SelectObs(env, (0, 2))` hides CartPole's
+    velocities, so that one observation no longer says what comes next."""
+
+    keep: tuple[int, ...] = static("which entries are seen", default=(0,))
+
+    @property
+    def obs_space(self) -> Box:
+        space = self.env.obs_space
+        if not isinstance(space, Box) or len(space.shape) != 1:
+            raise TypeError(
+                f"SelectObs needs a Box with one axis, not {spaces.describe(space)}; "
+                f"write SelectObs(Flatten(env), {self.keep})."
+            )
+        wrong = [i for i in self.keep if not 0 <= i < space.shape[0]]
+        if wrong or not self.keep:
+            raise ValueError(
+                f"keep={self.keep} must name entries from 0 to {space.shape[0] - 1} of the "
+                "observation, at least one."
+            )
+        index = list(self.keep)
+        low, high = (_full(b, space.shape)[index] for b in (space.low, space.high))
+        return Box(low, high, dtype=space.dtype)
+
+    def _seen(self, obs: jax.Array) -> jax.Array:
+        return obs[jnp.array(self.keep)]
+
+    def reset(self, key: Key) -> tuple[Any, jax.Array]:
+        state, obs = self.env.reset(key)
+        return state, self._seen(obs)
+
+    def step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Step]:
+        state, step = self.env.step(state, action, key)
+        return state, dataclasses.replace(step, obs=self._seen(step.obs))

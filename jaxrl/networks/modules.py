@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
+from jaxrl.networks.recurrent import Recurrent
 from jaxrl.types import PyTree
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -76,15 +78,20 @@ class NatureCNN(nn.Module):
 
 
 class Headed(nn.Module):
-    """A torso and a linear output layer with its own gain."""
+    """A torso and a linear output layer with its own gain. `carry` is for a torso that remembers
+    (networks.Recurrent): the memory, and for a sequence the first-step flags. The memory is then
+    returned beside the outputs."""
 
     torso: nn.Module
     outputs: int
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return dense(self.outputs, self.scale)(self.torso(x))
+    def __call__(self, x: jax.Array, *carry: PyTree) -> Any:
+        if not carry:
+            return dense(self.outputs, self.scale)(self.torso(x))
+        features, memory = self.torso(x, *carry)
+        return dense(self.outputs, self.scale)(features), memory
 
 
 def prepare(space: spaces.Space, obs: PyTree) -> jax.Array:
@@ -107,8 +114,16 @@ def example(space: spaces.Space) -> jax.Array:
     return prepare(space, spaces.zeros(space, (1,)))
 
 
-def check_torso(torso: nn.Module, space: spaces.Space, argument: str) -> None:
-    """Refuse a torso that cannot take observations of this space."""
+def check_torso(
+    torso: nn.Module, space: spaces.Space, argument: str, remembers: bool = False
+) -> None:
+    """Refuse a torso that cannot take observations of this space, or that remembers where the
+    agent does not carry memories (`remembers`)."""
+    if isinstance(torso, Recurrent) and not remembers:
+        raise TypeError(
+            f"{argument}={type(torso).__name__} remembers, but this agent carries no memory: use "
+            "jaxrl.PPO or jaxrl.R2D2, or a torso without memory (jaxrl.networks.MLP())."
+        )
     needed = getattr(torso, "input_rank", None)
     if needed is None:
         return

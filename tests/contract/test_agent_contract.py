@@ -10,15 +10,29 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import checks, rollout
+from jaxrl import checks, networks, rollout
 from jaxrl.struct import is_static
 from jaxrl.types import Counter, PyTree, Spec
+
+GRU = networks.GRU(8)
 
 # Small enough to compile in seconds, large enough to learn from what was played.
 AGENTS: dict[str, tuple[Callable[..., Any], str]] = {
     "PPO": (lambda: jaxrl.PPO(num_envs=2, num_steps=8, minibatches=2, epochs=2), "CartPole-v1"),
     "PPO continuous": (
         lambda: jaxrl.PPO(num_envs=2, num_steps=8, minibatches=2, epochs=2, target_kl=0.02),
+        "Pendulum-v1",
+    ),
+    "PPO recurrent": (
+        lambda: jaxrl.PPO(
+            num_envs=2, num_steps=8, minibatches=2, epochs=2, actor=GRU, critic=networks.LSTM(8)
+        ),
+        "CartPole-v1",
+    ),
+    "PPO recurrent continuous": (
+        lambda: jaxrl.NormalizeObs(
+            jaxrl.PPO(num_envs=2, num_steps=8, minibatches=2, epochs=2, actor=GRU)
+        ),
         "Pendulum-v1",
     ),
     "NormalizeObs": (
@@ -29,6 +43,20 @@ AGENTS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "DQN": (
         lambda: jaxrl.DQN(num_envs=2, capacity=64, batch_size=8, learning_starts=8),
+        "CartPole-v1",
+    ),
+    "R2D2": (
+        lambda: jaxrl.R2D2(
+            num_envs=2,
+            num_steps=4,
+            burn_in=2,
+            length=4,
+            n_steps=2,
+            capacity=64,
+            batch_size=8,
+            learning_starts=8,
+            torso=GRU,
+        ),
         "CartPole-v1",
     ),
     "SAC": (

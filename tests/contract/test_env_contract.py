@@ -75,6 +75,7 @@ WRAPPED = {
     "FrameStack": lambda: wrappers.FrameStack(jaxrl.envs.make("Catch-bsuite"), 3),
     "Flatten": lambda: wrappers.Flatten(jaxrl.envs.make("DeepSea-bsuite")),
     "LastActionReward": lambda: wrappers.LastActionReward(jaxrl.envs.make("MemoryChain-bsuite")),
+    "SelectObs": lambda: wrappers.SelectObs(jaxrl.envs.make("CartPole-v1", max_steps=20), (2, 0)),
     "ClipReward": lambda: wrappers.ClipReward(jaxrl.envs.make("Pendulum-v1"), -2.0),
     "EpisodeStatistics": lambda: wrappers.EpisodeStatistics(jaxrl.envs.make("Catch-bsuite")),
     "Randomize": lambda: wrappers.TimeLimit(

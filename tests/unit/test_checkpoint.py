@@ -123,15 +123,30 @@ def others() -> dict[str, tuple[Any, Any, int]]:
         num_envs=2, capacity=300, learning_starts=40, batch_size=16, actor=small, critic=small
     )
     normalized = jaxrl.NormalizeObs(jaxrl.NormalizeReward(AGENT))
+    lstm = jaxrl.networks.LSTM(8)
+    recurrent = dataclasses.replace(AGENT, actor=lstm, critic=lstm)
+    r2d2 = jaxrl.R2D2(
+        num_envs=2,
+        num_steps=4,
+        burn_in=2,
+        length=6,
+        capacity=320,
+        learning_starts=40,
+        batch_size=8,
+        sampler=Prioritized(),
+        torso=jaxrl.networks.GRU(8, torso=small),
+    )
     return {
         "dqn": (dqn, ENV, 800),
         "sac": (sac, jaxrl.envs.make("Pendulum-v1"), 800),
         "ppo, normalised": (normalized, ENV, 2000),
+        "ppo, recurrent": (recurrent, ENV, 2000),
+        "r2d2": (r2d2, ENV, 800),
     }
 
 
 @pytest.mark.parametrize("runs", [None, 3])
-@pytest.mark.parametrize("name", ["dqn", "sac", "ppo, normalised"])
+@pytest.mark.parametrize("name", ["dqn", "sac", "ppo, normalised", "ppo, recurrent", "r2d2"])
 def test_every_agent_goes_on(name: str, runs: int | None, tmp_path: Path) -> None:
     agent, env, steps = others()[name]
     key = KEY if runs is None else jax.random.split(KEY, runs)
@@ -641,6 +656,8 @@ def round_trip(value: Any) -> Any:
         jaxrl.PPO(),
         jaxrl.DQN(head=jaxrl.networks.Dueling),
         jaxrl.SAC(target_entropy=-3.0),
+        jaxrl.R2D2(torso=jaxrl.networks.LSTM(8, torso=jaxrl.networks.MLP((4,)))),
+        jaxrl.envs.SelectObs(ENV, (0, 2)),
         jaxrl.NormalizeObs(jaxrl.NormalizeReward(jaxrl.PPO(lr=jnp.arange(40.0)))),
         jaxrl.envs.make("gymnax/CartPole-v1", gravity=5.0),
         dataclasses.replace(ENV, env=dataclasses.replace(ENV.env, gravity=jnp.float32(5))),

@@ -5,6 +5,10 @@ then take several passes of minibatch gradient steps on the clipped surrogate of
 stops rewarding a policy for moving further than `clip` from the one that played. The defaults are
 those of CleanRL for CartPole, except that the value loss is not clipped (which loses 200 points on
 Pendulum); docs/ppo.md walks through the details of implementation.
+
+With `actor=networks.GRU(64)` the policy remembers, and so does the value function with a `critic`
+of that kind. A minibatch is then made of whole environments, each played again from the memory it
+had when the rollout began.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import networks, optim, policies, random, returns
+from jaxrl import networks, optim, policies, random, returns, sequences
 from jaxrl.losses import policy as losses
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -36,7 +40,7 @@ class State:
 
 @struct
 class Batch:
-    """What one gradient step looks at; leading axis B."""
+    """What one gradient step looks at; leading axis B, or [N, T] where anything remembers."""
 
     obs: jax.Array
     mask: jax.Array | None
@@ -45,6 +49,13 @@ class Batch:
     value: jax.Array
     advantage: jax.Array
     target: jax.Array
+    first: jax.Array | None = None
+    memory: PyTree = None  # [N, ...], at the beginning of each sequence
+
+
+def _swap(batch: Batch) -> Batch:
+    """[T, N, ...] to [N, T, ...], and back."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch)
 
 
 @struct
@@ -90,18 +101,40 @@ class PPO:
         return networks.Headed(self.critic, outputs=1, scale=1.0)
 
     def _policy(
-        self, params: PyTree, spec: Spec, x: jax.Array, mask: jax.Array | None
-    ) -> policies.Policy:
-        outputs = self._actor(spec).apply(params["actor"], x)
-        return policies.policy(outputs, spec.action_space, self.policy, mask)  # pyright: ignore
+        self,
+        params: PyTree,
+        spec: Spec,
+        x: jax.Array,
+        mask: jax.Array | None,
+        memory: PyTree = None,
+        first: jax.Array | None = None,
+    ) -> tuple[policies.Policy, PyTree]:
+        outputs, memory = networks.run(self._actor(spec), params["actor"], x, memory, first)
+        return policies.policy(outputs, spec.action_space, self.policy, mask), memory
 
     def value(self, state: State, obs: PyTree) -> jax.Array:
-        """V(s), for any number of leading axes."""
-        return self._value(state.params, networks.prepare(state.spec.obs_space, obs))
+        """V(s), for any number of leading axes; of first observations, if the critic remembers."""
+        return self._value(state.params, networks.prepare(state.spec.obs_space, obs))[0]
 
-    def _value(self, params: PyTree, x: jax.Array) -> jax.Array:
-        out: Any = self._critic().apply(params["critic"], x)
-        return out[..., 0]
+    def _value(
+        self, params: PyTree, x: jax.Array, memory: PyTree = None, first: jax.Array | None = None
+    ) -> tuple[jax.Array, PyTree]:
+        out, memory = networks.run(self._critic(), params["critic"], x, memory, first)
+        return out[..., 0], memory
+
+    def _values(self, state: State, rollout: Rollout) -> tuple[jax.Array, jax.Array]:
+        """V(s_t) and V(s_{t+1}), [T, N]."""
+        memory = None if rollout.memory is None else rollout.memory["critic"]
+        if memory is None:
+            return returns.rollout_values(lambda obs: self.value(state, obs), rollout, state.spec)
+
+        def value(obs: PyTree, memory: PyTree, first: jax.Array | None) -> tuple[Any, PyTree]:
+            x = networks.prepare(state.spec.obs_space, obs)
+            return self._value(state.params, x, memory, first)
+
+        now, last, final = sequences.outputs(value, rollout, memory, state.spec.time_limit)
+        after = returns.next_values(now, last, final, rollout.truncated, state.spec.time_limit)
+        return now, after
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -115,17 +148,26 @@ class PPO:
 
     # ------------------------------------------------------------------------------ contract
 
+    def initial_memory(self, num_envs: int) -> PyTree:
+        """{"actor": ..., "critic": ...}, or None where neither remembers."""
+        torsos = {"actor": self.actor, "critic": self.critic}
+        memory = {k: networks.initial_memory(torso, num_envs) for k, torso in torsos.items()}
+        return None if all(m is None for m in memory.values()) else memory
+
     def init(self, key: Key, spec: Spec) -> State:
         steps = self.num_envs * self.num_steps
-        if steps % self.minibatches:
+        remembers = self.initial_memory(1) is not None
+        size, what = steps, f"num_envs={self.num_envs} x num_steps={self.num_steps} = {steps}"
+        if remembers:
+            size, what = self.num_envs, f"num_envs={self.num_envs}, whose sequences stay whole"
+        if size % self.minibatches:
             raise ValueError(
-                f"minibatches={self.minibatches} does not divide num_envs={self.num_envs} x "
-                f"num_steps={self.num_steps} = {steps}; write for example minibatches="
-                f"{max(m for m in range(1, self.minibatches) if steps % m == 0)}."
+                f"minibatches={self.minibatches} does not divide {what}; write for example "
+                f"minibatches={max(m for m in range(1, self.minibatches) if size % m == 0)}."
             )
         policies.check(spec.obs_space, spec.action_space, self.policy)
-        networks.check_torso(self.actor, spec.obs_space, "actor")
-        networks.check_torso(self.critic, spec.obs_space, "critic")
+        networks.check_torso(self.actor, spec.obs_space, "actor", remembers=True)
+        networks.check_torso(self.critic, spec.obs_space, "critic", remembers=True)
         actor_key, critic_key = jax.random.split(key)
         x = networks.example(spec.obs_space)
         params = {
@@ -134,19 +176,24 @@ class PPO:
         }
         return State(params, self.optimizer.init(params), Counter.zero(), spec)
 
-    def act(self, state: State, obs: PyTree, key: Key, explore: bool = True) -> ActOut:
+    def act(
+        self, state: State, obs: PyTree, key: Key, explore: bool = True, memory: PyTree = None
+    ) -> ActOut:
         space = state.spec.obs_space
-        x = networks.prepare(space, obs)
-        policy = self._policy(state.params, state.spec, x, policies.mask(space, obs))
+        x, mask = networks.prepare(space, obs), policies.mask(space, obs)
+        actor, critic = (None, None) if memory is None else (memory["actor"], memory["critic"])
+        policy, actor = self._policy(state.params, state.spec, x, mask, actor)
         raw = policy.sample(key) if explore else policy.mode()
-        return ActOut(policy.action(raw), extras=(raw, policy.log_prob(raw)))
+        if memory is not None:
+            if explore:  # values are only asked for in updates, but must remember until then
+                _, critic = self._value(state.params, x, critic)
+            memory = {"actor": actor, "critic": critic}
+        return ActOut(policy.action(raw), (raw, policy.log_prob(raw)), memory)
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Advantages, then `epochs` shuffled passes in `minibatches` gradient steps each."""
         space = state.spec.obs_space
-        value, next_value = returns.rollout_values(
-            lambda obs: self.value(state, obs), rollout, state.spec
-        )
+        value, next_value = self._values(state, rollout)
         advantage = returns.gae(
             rollout.reward,
             value,
@@ -166,8 +213,13 @@ class PPO:
             advantage=self.normalize_batch(advantage),
             target=advantage + value,
         )
-        size = self.num_envs * self.num_steps
-        batch = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), batch)  # [T, N] -> [B]
+        if rollout.memory is None:
+            size = self.num_envs * self.num_steps
+            batch = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), batch)  # [T, N] -> [B]
+        else:
+            size = self.num_envs
+            batch = dataclasses.replace(batch, first=rollout.first)
+            batch = dataclasses.replace(_swap(batch), memory=rollout.memory)  # [T, N] -> [N, T]
 
         def epoch(carry: tuple[State, jax.Array], key: Key) -> tuple[Any, Metrics]:
             state, going = carry
@@ -201,13 +253,18 @@ class PPO:
         del key
         share = self._share(state)
         clip = self.clip * self.anneal_clip(share)
+        memory = {"actor": None, "critic": None}
+        if batch.memory is not None:
+            memory, batch = batch.memory, _swap(dataclasses.replace(batch, memory=None))
         advantage = self.normalize_minibatch(batch.advantage)
 
         def loss(params: PyTree) -> tuple[jax.Array, Metrics]:
-            policy = self._policy(params, state.spec, batch.obs, batch.mask)
+            policy, _ = self._policy(
+                params, state.spec, batch.obs, batch.mask, memory["actor"], batch.first
+            )
             log_ratio = policy.log_prob(batch.raw) - batch.log_prob
             surrogate = losses.clipped_surrogate(log_ratio, advantage, clip)
-            value = self._value(params, batch.obs)
+            value, _ = self._value(params, batch.obs, memory["critic"], batch.first)
             value_loss = self.value_loss(value, batch.value, batch.target)
             entropy = policy.entropy().mean()
             total = surrogate + self.value_weight * value_loss - self.entropy * entropy

@@ -22,37 +22,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import networks, optim, policies, replay, spaces
-from jaxrl.distributions import Categorical
+from jaxrl import exploration, networks, optim, policies, replay, spaces
 from jaxrl.losses import value as losses
 from jaxrl.priority import Prioritized
 from jaxrl.replay import Batch, Replay, Uniform
 from jaxrl.struct import Float, param, static, struct
+from jaxrl.targets import Hard, Polyak
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
 
 NextValue = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
-
-
-@struct
-class Hard:
-    """Copy the network every so many gradient steps."""
-
-    every: int = static("gradient steps between two copies", default=50, low=1)
-
-    def __call__(self, target: PyTree, online: PyTree, steps: Counter) -> PyTree:
-        due = steps.value % self.every == 0
-        return jax.lax.cond(due, lambda t, o: o, lambda t, o: t, target, online)
-
-
-@struct
-class Polyak:
-    """Move the copy a little after every gradient step."""
-
-    tau: Float = param("share of the online network", default=0.005, above=0, high=1)
-
-    def __call__(self, target: PyTree, online: PyTree, steps: Counter) -> PyTree:
-        del steps
-        return jax.tree.map(lambda t, o: losses.polyak(t, o, self.tau), target, online)
 
 
 @struct
@@ -165,17 +143,9 @@ class DQN:
     def act(self, state: State, obs: PyTree, key: Key, explore: bool = True) -> ActOut:
         mask = policies.mask(state.spec.obs_space, obs)
         q = self.q(state.params, state.spec, obs)  # [N, A]
-        best = losses.greedy(q, mask)
         if not explore:
-            return ActOut(best)
-        if mask is None:  # one draw for both: which environments explore, and how
-            coin, choice = jax.random.uniform(key, (2, *best.shape))
-            random = (choice * q.shape[-1]).astype(jnp.int32)
-        else:
-            coin_key, key = jax.random.split(key)
-            coin = jax.random.uniform(coin_key, best.shape)
-            random = Categorical(jnp.zeros_like(q), mask).sample(key)
-        return ActOut(jnp.where(coin < self.epsilon(state), random, best))
+            return ActOut(losses.greedy(q, mask))
+        return ActOut(exploration.epsilon_greedy(key, q, mask, self.epsilon(state)))
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Store the rollout; once warm, draw `grad_steps` batches and learn from each."""
