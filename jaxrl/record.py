@@ -135,10 +135,15 @@ def read(folder: str | Path) -> Content:
 
 
 def _put(file: Path, content: Content) -> None:
-    """All or nothing."""
+    """All or nothing. Where nothing can be written the run goes on: it says so."""
     draft = file.with_name(file.name + ".saving")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(draft, file)
+    try:
+        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        print(f"{file} is not written: {error.strerror}. The run goes on.", file=sys.stderr)
 
 
 class Log:
@@ -179,15 +184,23 @@ class Log:
             head = {"kind": KIND, "format": FORMAT, **content}
             _put(folder / "run.json", {**head, "sessions": [*sessions, now]})
             for file in (CSV(folder / "metrics.csv"), JSONL(folder / "metrics.jsonl")):
-                # Points after the checkpoint are made again; were others lost, all are written.
-                if not len(steps) or file.cut(begun) != [int(s) for s in steps]:
-                    file.path.unlink(missing_ok=True)
-                    for point in range(len(steps)):
-                        assert metrics is not None
-                        row = {k: np.asarray(x)[..., point] for k, x in metrics.items()}
-                        nothing = {f"time/{x}": np.asarray(np.nan) for x in TIMES}
-                        file.write(int(steps[point]), row | nothing)
+                try:
+                    self._go_on(file, steps, metrics)
+                except OSError as error:
+                    file.fail(error)
                 self._files.append(file)
+
+    @staticmethod
+    def _go_on(file: CSV | JSONL, steps: Sequence[int], metrics: Metrics | None) -> None:
+        """Points after the checkpoint are made again; were others lost, all are written."""
+        if len(steps) and file.cut(int(steps[-1])) == [int(s) for s in steps]:
+            return
+        file.path.unlink(missing_ok=True)
+        for point in range(len(steps)):
+            assert metrics is not None
+            row = {k: np.asarray(x)[..., point] for k, x in metrics.items()}
+            nothing = {f"time/{x}": np.asarray(np.nan) for x in TIMES}
+            file.write(int(steps[point]), row | nothing)
 
     def after(self, steps: Sequence[int], metrics: Metrics, timing: Timing) -> None:
         """A chunk is over, which made the points `steps`."""

@@ -12,7 +12,7 @@ import csv
 import json
 import math
 import os
-import warnings
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -59,12 +59,15 @@ class _File:
             self._lines(self._file, steps, metrics)
             self._file.flush()
         except OSError as error:
-            self._failed = True
-            warnings.warn(
-                f"{self.path} is no longer written: {error.strerror}. The run goes on.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            self.fail(error)
+
+    def fail(self, error: OSError) -> None:
+        self._failed = True
+        print(
+            f"{self.path} is no longer written: {error.strerror}. The run goes on.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def close(self) -> None:
         if self._file is not None:
@@ -78,17 +81,20 @@ class _File:
             return []
         draft = self.path.with_name(self.path.name + ".saving")
         kept: list[int] = []
-        with (
-            open(self.path, encoding="utf-8", newline="") as old,
-            open(draft, "w", encoding="utf-8", newline="") as new,
-        ):
-            for line in self._start(old, new):
-                at = self._steps(line)
-                if at is not None and at <= steps and line.endswith("\n"):
-                    new.write(line)
-                    if not kept or kept[-1] != at:
-                        kept.append(at)
-        os.replace(draft, self.path)
+        try:
+            with (
+                open(self.path, encoding="utf-8", newline="") as old,
+                open(draft, "w", encoding="utf-8", newline="") as new,
+            ):
+                for line in self._start(old, new):
+                    at = self._steps(line)
+                    if at is not None and at <= steps and line.endswith("\n"):
+                        new.write(line)
+                        if not kept or kept[-1] != at:
+                            kept.append(at)
+            os.replace(draft, self.path)
+        finally:
+            draft.unlink(missing_ok=True)
         return kept
 
     def _head(self, file: TextIO, metrics: Point) -> None:
@@ -161,7 +167,8 @@ class JSONL(_File):
 def read(path: str | Path) -> tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]:
     """-> steps [points], metrics [runs, points] of a file written by `CSV`."""
     with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+        text = file.read()
+    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # a last half line is none
     head = rows[0] if rows else []
     if head[:2] != ["steps", "run"]:
         raise ValueError(
