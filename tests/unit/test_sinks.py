@@ -118,8 +118,7 @@ def test_a_half_line_is_not_read(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_does_not_stop_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "m.csv").mkdir()
-    sink = CSV(tmp_path / "m.csv" / "x" / ".." / ".." / "m.csv")
+    sink = CSV(tmp_path)  # a folder
     sink.write(1, point(a=1))
     sink.write(2, point(a=1))
     sink.close()
