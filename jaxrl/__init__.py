@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.devices import prepare as _prepare
 
 if TYPE_CHECKING:
-    from jaxrl import envs, losses, networks, optim, policies, spaces
+    from jaxrl import envs, losses, networks, optim, policies, sinks, spaces
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
     from jaxrl.agents.value.dqn import DQN
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("envs", "losses", "networks", "optim", "policies", "spaces")
+_MODULES = ("envs", "losses", "networks", "optim", "policies", "sinks", "spaces")
 
 _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
@@ -79,6 +79,7 @@ __all__ = [
     "policies",
     "restore",
     "resume",
+    "sinks",
     "spaces",
     "stream",
     "struct",

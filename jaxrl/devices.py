@@ -12,10 +12,13 @@ cores are busy anyway: two DQN runs on two cores made 319k steps/s without it, 1
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.util
 import os
+import sys
 import warnings
-
-import jax
+from types import ModuleType
+from typing import Any
 
 SCHEDULER = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
@@ -35,10 +38,50 @@ def threads() -> int:
 
 
 def prepare() -> None:
-    """Called once by `import jaxrl`. Whatever the user has set is left alone.
+    """Called once by `import jaxrl`: settles everything at once if JAX is loaded, and else in the
+    moment it is. Importing jaxrl alone is therefore cheap: the command line answers questions
+    about itself without waiting for JAX."""
+    if "jax" in sys.modules:
+        settle(stacklevel=4)
+    else:
+        sys.meta_path.insert(0, _WhenLoaded())
+
+
+class _WhenLoaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds `jax` as everybody else would, and calls `settle` after it was loaded."""
+
+    _loader: Any = None
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        del path, target
+        if fullname != "jax":
+            return None
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("jax")
+        if spec is not None and spec.loader is not None:
+            self._loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: Any) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None
+        spec.loader = self._loader  # as if we had never been there
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        settle(stacklevel=2)
+
+
+def settle(stacklevel: int) -> None:
+    """Whatever the user has set is left alone.
 
     JAXRL_CPU_DEVICES=1 keeps JAX at a single host device; any other number asks for as many.
     """
+    import jax
+
     new_pool = "NPROC" not in os.environ
     wanted = int(os.environ.get("JAXRL_CPU_DEVICES", cores()))
     flags = os.environ.get("XLA_FLAGS", "")
@@ -59,12 +102,14 @@ def prepare() -> None:
                 f"jaxrl before the first JAX computation, or set the environment variable "
                 f"NPROC={threads()}.",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
 
 
 def memory_free() -> int | None:
     """Bytes that the local accelerator (or the host, for CPU) can still give; None if unknown."""
+    import jax
+
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * jax.local_device_count()

@@ -20,13 +20,15 @@ def resume(
     env: Env | None = None,
     progress: bool | None = None,
     newest_good: bool = False,
+    log: Any = None,
 ) -> Result:
     """Continue the run saved in `path` (the folder given as `checkpoint=`) to its end.
 
     Agent, environment, keys and all arguments of `train` come from the checkpoint. `agent` and
     `env` are needed only where they cannot be built by name: classes or functions defined in a
     script, lambdas. `steps` makes the run longer or shorter. `newest_good=True` passes over damaged
-    checkpoints. A run that is finished comes back at once.
+    checkpoints. A run that is finished comes back at once. The metrics in the folder go on; `log`
+    names other places for them, as in `train`.
     """
     folder = _folder(path)
     content = _content(folder, newest_good)
@@ -41,6 +43,7 @@ def resume(
         progress=progress,
         checkpoint=Checkpoints(path, **kept),
         resume="newest good" if newest_good else True,
+        log=log,
         **call,
     )
 

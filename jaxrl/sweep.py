@@ -127,6 +127,13 @@ def sweep(
         f"{steps:,} steps, {len(groups)} compilation{'s' * (len(groups) > 1)}",
         file=sys.stderr,
     )
+    for name in ("checkpoint", "log"):
+        if len(groups) > 1 and options.get(name) is not None:
+            raise ValueError(
+                f"{name}={options[name]!r} is the place of one call, but these settings need "
+                f"{len(groups)}: sweep over one value of each of "
+                f"{', '.join(n for n in values if static[n])} at a time."
+            )
     run_keys, _ = checks.keys(jax.random.split(checks.keys(key, None)[0], seeds), None)
 
     # Refuse a bad setting before the first good one has been trained for an hour.

@@ -10,6 +10,7 @@ The random numbers of iteration i come from `fold_in(key, i)`: a run depends on 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, lanes, rollout
+from jaxrl import checks, lanes, record, rollout
 from jaxrl import guard as guards
 from jaxrl.checkpoint import CheckpointError, Checkpoints
 from jaxrl.evaluate import MAX_STEPS, play
@@ -329,6 +330,7 @@ def train(
     every: int | None = None,
     resume: bool | str = False,
     guard: bool = False,
+    log: Any = None,
 ) -> Result:
     """Train `agent` on `env` for `steps` environment steps per run (rounded down to whole
     iterations of `agent.num_envs * agent.num_steps`).
@@ -349,7 +351,12 @@ def train(
     the iteration in which a loss or a parameter becomes infinite or NaN, and keeps what was there
     before: of several runs the others go on and `result.sick` tells of those that stopped; when
     none is left `jaxrl.NonFinite` is raised, with the result.
+
+    `log` is where the metrics go while the run goes on: a folder, a sink of `jaxrl.sinks` or one of
+    your own, or a list of those; a folder for checkpoints gets them in any case. See
+    docs/watching.md.
     """
+    folders, sinks = record.parse(log)
     _check_options(checkpoint, every, resume, guard)
     call = _prepare(
         agent,
@@ -366,8 +373,8 @@ def train(
     )
     plan = call.plan
     if checks.is_traced((agent, env, key)):
-        if checkpoint is not None or guard:
-            name = "guard" if guard else "checkpoint"
+        if checkpoint is not None or guard or log is not None:
+            name = "guard" if guard else "log" if checkpoint is None else "checkpoint"
             raise TypeError(
                 f"{name}= needs to look at the run from outside, which it cannot inside jit or "
                 "vmap: call jaxrl.train with concrete values (an array of keys is several runs)."
@@ -379,7 +386,7 @@ def train(
         run, metrics = _points_all(agent, env, run, call.key, plan, plan.points, plan.points)
         return _result(call, run, _trim(metrics, plan), Timing(), plan.ends())
 
-    if checkpoint is None:
+    if checkpoint is None and log is None:
         return _drive(call, progress)
     arguments = {
         "steps": steps,
@@ -391,9 +398,21 @@ def train(
         "every": every,
         "guard": guard,
     }
-    with _keeper(call, agent, env, checkpoint, resume, arguments) as keeper:
-        call.plan = keeper.plan
-        return _drive(call, progress, keeper)
+    content = _content(call, agent, env, arguments)
+    kept = None if checkpoint is None else _checkpoints(checkpoint)
+    with contextlib.ExitStack() as stack:
+        keeper = None
+        if kept is not None:
+            keeper = stack.enter_context(_keeper(call, kept, resume, content))
+            call.plan = keeper.plan
+            folders.insert(0, Path(kept.path))
+        sink = record.Log(folders, sinks)
+        sink.check(folders if not resume else folders[1:])
+        stack.callback(sink.close)
+        past = None if keeper is None else keeper.past
+        if past is None or past.ends[-1] < call.plan.iterations:
+            _open(sink, call, content, past)
+        return _drive(call, progress, keeper, sink)
 
 
 def _check_options(checkpoint: Any, every: Any, resume: Any, guard: Any) -> None:
@@ -410,31 +429,55 @@ def _check_options(checkpoint: Any, every: Any, resume: Any, guard: Any) -> None
                 )
 
 
-def _keeper(
-    call: _Call, agent: Any, env: Any, checkpoint: Any, resume: bool | str, arguments: Any
-) -> Keeper:
+def _checkpoints(checkpoint: Any) -> Checkpoints:
+    options = checkpoint if isinstance(checkpoint, Checkpoints) else Checkpoints(checkpoint)
+    options.check()
+    return options
+
+
+def _content(call: _Call, agent: Any, env: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the call was given, as JSON."""
     from jaxrl import keeper
 
-    own = isinstance(checkpoint, keeper.Checkpoints)
-    options = checkpoint if own else keeper.Checkpoints(checkpoint)
-    options.check()
-    kept = {name: getattr(options, name) for name in ("latest", "best", "metric")}
-    content = {
+    return {
         "agent": keeper.described(agent),
         "env": keeper.described(env),
         "key": keeper.save_key(_trim(call.key, call.plan)),
-        "call": {**arguments, **kept},
+        "call": arguments,
     }
+
+
+def _keeper(
+    call: _Call, options: Checkpoints, resume: bool | str, content: dict[str, Any]
+) -> Keeper:
+    from jaxrl import keeper
+
+    kept = {name: getattr(options, name) for name in ("latest", "best", "metric")}
+    content = {**content, "call": {**content["call"], **kept}}
 
     def shapes(plan: Plan) -> Run:
         begin = functools.partial(_begin_all, plan=plan)
         return jax.eval_shape(begin, call.agent, call.env, call.key)
 
-    per_iteration = agent.num_envs * agent.num_steps
+    per_iteration = call.agent.num_envs * call.agent.num_steps
     return keeper.Keeper(options, resume, content, call.plan, shapes, per_iteration)
 
 
-def _drive(call: _Call, progress: bool | None, keeper: Keeper | None = None) -> Result:
+def _open(log: record.Log, call: _Call, content: dict[str, Any], past: Past | None) -> None:
+    """Begin the files, or go on with them after what was saved."""
+    if past is None:
+        log.open(content, [], None)
+    else:
+        per_iteration = call.agent.num_envs * call.agent.num_steps
+        log.open(content, [int(x) * per_iteration for x in past.ends], past.metrics)
+
+
+def _drive(
+    call: _Call,
+    progress: bool | None,
+    keeper: Keeper | None = None,
+    log: record.Log | None = None,
+) -> Result:
     """Chunk after chunk to the end, from the beginning or from what was saved."""
     plan = call.plan
     past = keeper.past if keeper is not None else None
@@ -450,8 +493,13 @@ def _drive(call: _Call, progress: bool | None, keeper: Keeper | None = None) -> 
     for run, new, timing in _chunks(call, progress, donate=True, past=past, every=every):
         last = run, timing
         rows.append(_trim(new, plan))
-        made = sum(row["episode/return"].shape[-1] for row in rows)
+        made = sum(_points_in(row) for row in rows)
         ends = np.concatenate([begun, plan.ends(begun[-1] if begun.size else 0)])[:made]
+        if log is not None:
+            each = call.agent.num_envs * call.agent.num_steps
+            log.after(
+                [int(x) * each for x in ends[made - _points_in(rows[-1]) :]], rows[-1], timing
+            )
         sick = _sick(call, run, new)
         if len(sick) == (1 if plan.lanes is None else plan.lanes.count):
             raise guards.NonFinite(guards.message(sick, keeper is not None), result(run, timing))
@@ -470,6 +518,10 @@ def _drive(call: _Call, progress: bool | None, keeper: Keeper | None = None) -> 
             error.result = over
             raise
     return over
+
+
+def _points_in(metrics: Metrics) -> int:
+    return metrics["episode/return"].shape[-1]
 
 
 def _sick(call: _Call, run: Run, metrics: Metrics) -> tuple[guards.Sick, ...]:
@@ -543,6 +595,24 @@ def _chunks(
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
     """Advance chunk by chunk, from `past` on; the metrics are cut to the points that were made.
     No chunk goes beyond a multiple of `every` points."""
+    begun = int(past.ends[-1]) if past is not None and len(past.ends) else 0
+    if begun >= call.plan.iterations:
+        return
+    show = Progress(progress, call.plan.iterations, call.agent, call.plan.lanes, begun)
+    try:
+        yield from _advance(call, show, donate, chunk, past, every)
+    finally:
+        show.close()
+
+
+def _advance(
+    call: _Call,
+    show: Progress,
+    donate: bool,
+    chunk: int | None,
+    past: Past | None,
+    every: int | None,
+) -> Iterator[tuple[Run, Metrics, Timing]]:
     plan = call.plan
     made = 0 if past is None else len(past.ends)
     begun = int(past.ends[-1]) if made and past is not None else 0
@@ -553,7 +623,6 @@ def _chunks(
     advance = _advance_donating if donate else _advance_keeping
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
-    show = Progress(progress, plan.iterations, call.agent, plan.lanes, begun)
     run = past.run if past is not None else _begin_jit(call.agent, call.env, call.key, plan=plan)
     # No points: compiles, and runs nothing.
     run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
@@ -580,4 +649,3 @@ def _chunks(
         show.advanced(iterations, metrics, timing)
         yield run, {name: jnp.asarray(row) for name, row in metrics.items()}, timing
         size = max(1, int(size * min(4.0, CHUNK_SECONDS / max(took, 1e-6))))
-    show.close()

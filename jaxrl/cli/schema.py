@@ -1,0 +1,52 @@
+"""Writes fields.json, the flags of every agent, from the agents' own fields.
+
+python -m jaxrl.cli.schema
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from typing import Any
+
+import jaxrl
+from jaxrl.cli import data, values
+
+ALGORITHMS = {"dqn": "DQN", "ppo": "PPO", "sac": "SAC"}
+"""Name on the command line -> name in jaxrl."""
+
+
+def kind(declared: str) -> str:
+    if declared.startswith("Float"):
+        return "number"
+    return "integer" if declared.startswith("int") else "choice"
+
+
+def described(cls: type[Any]) -> dict[str, Any]:
+    doc = inspect.getdoc(sys.modules[cls.__module__]) or ""
+    fields: list[dict[str, Any]] = []
+    for field in dataclasses.fields(cls):
+        fields.append(
+            {
+                "name": field.name,
+                "kind": kind(str(field.type)),
+                "none": "None" in str(field.type),
+                "default": values.show(field.default),
+                "doc": field.metadata["bounds"].doc,
+            }
+        )
+    return {"class": cls.__name__, "doc": doc.splitlines()[0], "fields": fields}
+
+
+def table() -> dict[str, Any]:
+    return {name: described(getattr(jaxrl, cls)) for name, cls in sorted(ALGORITHMS.items())}
+
+
+def written() -> str:
+    return json.dumps(table(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    data.FIELDS.write_text(written())
