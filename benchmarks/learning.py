@@ -30,6 +30,10 @@ from jaxrl.losses import policy as losses
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 
 
+def as_it_is(env: Any) -> Any:
+    return env
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     agent: Callable[[], Any]
@@ -39,7 +43,7 @@ class Case:
     why: str
     episodes: int = 128
     most: float | None = None  # an average above this is a bug of the evaluation
-    wrap: Callable[[Any], Any] = lambda env: env
+    wrap: Callable[[Any], Any] = as_it_is
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the environment
     seeds: int | None = None  # where ten would take hours on a CPU
 

@@ -14,7 +14,7 @@ from typing import Any
 import jaxrl
 from jaxrl.cli import data, values
 
-ALGORITHMS = {"dqn": "DQN", "ppo": "PPO", "sac": "SAC"}
+ALGORITHMS = {"dqn": "DQN", "ppo": "PPO", "r2d2": "R2D2", "sac": "SAC"}
 """Name on the command line -> name in jaxrl."""
 
 
