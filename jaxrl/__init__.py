@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    *("envs", "losses", "networks", "optim", "plot", "policies", "sinks", "spaces", "video"),
-)
+_MODULES = ("envs", "losses", "networks", "optim", "plot", "policies", "sinks", "spaces",
+            "video")  # fmt: skip
 
 _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",

@@ -83,6 +83,8 @@ def watch(
             display.display(film)
         print(f"{film}", file=sys.stderr)
         return film
+    if fps is not None and not fps > 0:
+        raise ValueError(f"fps={fps:g} must be above 0.")
     pace = 1 / (drawing.fps(env) if fps is None else fps)
     seen = episode.frames(policy, env, key=key, max_steps=max_steps, explore=explore)
     return (_window if chosen == "window" else _terminal)(_paced(seen, pace))

@@ -204,7 +204,7 @@ def _enjoy(parser: Parser) -> None:
     parser.add_argument("--where", choices=("window", "terminal"),
                         help="[a window if there is a display]")  # fmt: skip
     parser.add_argument("--output", metavar="FILE",
-                        help="a film of one episode, .gif or .mp4, and nothing is shown")  # fmt: skip
+                        help="film one episode: .gif or .mp4; nothing is shown")  # fmt: skip
 
 
 def _report(parser: Parser) -> None:
