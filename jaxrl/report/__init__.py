@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrl.report.page import FILMS, Content, page, short
+from jaxrl.report.page import FILMS, Content, short, written
 
 if TYPE_CHECKING:
     from jaxrl.result import Result
 
-__all__ = ["Content", "of_folder", "of_result", "page", "write"]
+__all__ = ["Content", "of_folder", "of_result", "write", "written"]
 
 
 def of_folder(folder: str | Path, title: str | None = None) -> Content:
@@ -90,7 +90,7 @@ def write(content: Content, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".saving")
     try:
-        draft.write_text(page(content), encoding="utf-8")
+        draft.write_text(written(content), encoding="utf-8")
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ def number(value: float) -> str:
     """Few letters: 12.3k, 0.0045."""
     if not math.isfinite(value):
         return "-"
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size * 10 or (abs(value) >= size and value % size == 0):
+    for size, letter, least in ((1e9, "G", 1e9), (1e6, "M", 1e6), (1e3, "k", 1e4)):
+        if abs(value) >= least or (abs(value) >= size and value % size == 0):
             return f"{value / size:.4g}{letter}"
     return f"{value:.4g}"
 

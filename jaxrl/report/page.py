@@ -282,7 +282,7 @@ def _charts(content: Content) -> str:
     return "".join(parts)
 
 
-def page(content: Content) -> str:
+def written(content: Content) -> str:
     score = _score(content)
     began = content.sessions[0].get("time", "") if content.sessions else ""
     place = f"{content.place}, " if content.place else ""

@@ -104,7 +104,7 @@ def test_the_page_of_a_folder_says_it_all(folder: Path) -> None:
 
 
 def test_nothing_is_asked_of_the_network(folder: Path) -> None:
-    text = page.page(report.of_folder(folder))
+    text = page.written(report.of_folder(folder))
     found = Page(text)
     for _, attrs in found.tags:
         for name in ("src", "href", "srcset", "poster", "action", "data"):
@@ -117,7 +117,7 @@ def test_nothing_is_asked_of_the_network(folder: Path) -> None:
 def test_every_text_is_escaped() -> None:
     evil = content(
         title=EVIL,
-        agent={"class": EVIL, "fields": {EVIL: EVIL, "inner": {"class": EVIL, "fields": {EVIL: 1}}}},
+        agent={"class": EVIL, "fields": {EVIL: EVIL, "x": {"class": EVIL, "fields": {EVIL: 1}}}},
         env={"make": EVIL, "constants": {EVIL: [EVIL]}},
         call={EVIL: {"opaque": EVIL}},
         sessions=[{"command": [EVIL], EVIL: EVIL, "git": {"branch": EVIL, "commit": EVIL},
@@ -126,7 +126,7 @@ def test_every_text_is_escaped() -> None:
         notes=[EVIL],
         place=EVIL,
     )  # fmt: skip
-    text = page.page(evil)
+    text = page.written(evil)
     found = Page(text)
     assert not found.named("script") and not found.named("img")
     assert "<script" not in text and found.text.count("document.title") > 15
@@ -169,11 +169,11 @@ def test_curves_lie_where_they_should() -> None:
     assert x[0] == 46 and x[2] == 268 and x[1] == pytest.approx((x[0] + x[2]) / 2, abs=0.1)
     assert y[0] > y[1] > y[2] and y[1] == pytest.approx((y[0] + y[2]) / 2, abs=0.1)
     labels = re.findall(r'text-anchor="end">([^<]*)<', text)
-    assert labels == ["0", "5", "10"]
+    assert labels == ["0", "2.5", "5", "7.5", "10"]
 
 
 def test_values_that_do_not_exist_are_left_out() -> None:
-    text = page.page(content())
+    text = page.written(content())
     assert "nan" not in text.lower().replace("nanum", "") and "inf" not in re.findall(
         r'points="([^"]*)"', text
     )
@@ -181,7 +181,7 @@ def test_values_that_do_not_exist_are_left_out() -> None:
     assert "episode/return: return per episode" in text  # the score, as nothing was evaluated
     one = chart.chart(np.array([5]), np.array([[2.0]]), "x")
     assert 'class="dot"' in one
-    empty = Page(page.page(content(metrics={}, steps=np.zeros(0, int)))).text
+    empty = Page(page.written(content(metrics={}, steps=np.zeros(0, int)))).text
     assert "No metrics yet." in empty
 
 
@@ -198,14 +198,14 @@ def test_a_thousand_runs_are_quick_and_not_too_large() -> None:
     metrics = {f"loss/{i}": np.random.default_rng(i).normal(size=(1500, 100)) for i in range(8)}
     metrics["episode/return"] = metrics["loss/0"]
     began = time.process_time()
-    text = page.page(content(metrics=metrics, steps=np.arange(100)))
+    text = page.written(content(metrics=metrics, steps=np.arange(100)))
     assert time.process_time() - began < 10
     assert len(text) < 1_500_000 and "476 more in metrics.csv" in text
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(0, "0"), (12.5, "12.5"), (1234.56, "1235"), (12345, "12.35k"), (1e6, "1M"), (2.5e6, "2.5e+06"),
+    [(0, "0"), (12.5, "12.5"), (1234.56, "1235"), (12345, "12.35k"), (2000, "2k"), (2.5e6, "2.5M"),
      (-20000, "-20k"), (1e-5, "1e-05"), (float("nan"), "-"), (float("inf"), "-")],
 )  # fmt: skip
 def test_numbers(value: float, said: str) -> None:
@@ -214,10 +214,15 @@ def test_numbers(value: float, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "marks"),
-    [(0, 10, [0, 5, 10]), (-0.4, 10.4, [0, 5, 10]), (3, 3, [3]), (0, 1e-4, [0, 5e-5, 1e-4])],
+    [
+        (0, 8, [0, 2, 4, 6, 8]),
+        (-0.4, 8.4, [0, 2, 4, 6, 8]),
+        (3, 3, [3]),
+        (0, 2e-4, [0, 1e-4, 2e-4]),
+    ],
 )
 def test_ticks_are_round(low: float, high: float, marks: list[float]) -> None:
-    np.testing.assert_allclose(chart.ticks(low, high, 3 if high > 1 else 2), marks, atol=1e-12)
+    np.testing.assert_allclose(chart.ticks(low, high, 4 if high > 1 else 2), marks, atol=1e-12)
 
 
 def test_damaged_folders(tmp_path: Path) -> None:
@@ -225,12 +230,12 @@ def test_damaged_folders(tmp_path: Path) -> None:
         report.of_folder(tmp_path)
     said: dict[str, Any] = {"kind": "jaxrl run", "agent": 3, "env": [1], "call": "x", "sessions": 4}
     (tmp_path / "run.json").write_text(json.dumps(said))
-    Page(page.page(report.of_folder(tmp_path)))
+    Page(page.written(report.of_folder(tmp_path)))
     said["sessions"] = [{"git": 3, "versions": [], "hardware": None, "command": None}, 5]
     (tmp_path / "run.json").write_text(json.dumps(said))
-    Page(page.page(report.of_folder(tmp_path)))
+    Page(page.written(report.of_folder(tmp_path)))
     (tmp_path / "metrics.csv").write_text("steps,run,a\n")
-    Page(page.page(report.of_folder(tmp_path)))
+    Page(page.written(report.of_folder(tmp_path)))
     (tmp_path / "metrics.csv").write_text("what,is,this\n")
     with pytest.raises(ValueError, match="is not a table of metrics"):
         report.of_folder(tmp_path)
