@@ -36,6 +36,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\nSee {self.prog} --help.\n")
 
+    def inner(self, choice: str) -> Parser:
+        """The parser of a command or an algorithm; itself where there is none."""
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                return action.choices.get(choice, self)
+        return self
+
     def flags(self) -> list[str]:
         return [s for a in self._actions for s in a.option_strings if s.startswith("--")]
 
@@ -262,11 +269,10 @@ def _tidy(words: Sequence[str]) -> list[str]:
 
 def _refuse(top: Parser, unknown: list[str], given: argparse.Namespace) -> NoReturn:
     word = unknown[0]
-    inner: Any = top
+    inner = top
     for choice in (given.command, getattr(given, "algorithm", None)):
-        subs = [a for a in inner._actions if isinstance(a, argparse._SubParsersAction)]
-        if choice and subs:
-            inner = subs[0].choices[choice]
+        if choice:
+            inner = inner.inner(choice)
     if not word.startswith("--"):
         inner.error(f"nothing is known to do with {word!r}")
     near = difflib.get_close_matches(word.partition("=")[0], inner.flags(), 3, 0.5)

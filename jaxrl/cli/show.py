@@ -93,7 +93,7 @@ def _class(said: dict[str, Any]) -> str:
 
 
 def _last(table: Path) -> tuple[int, str]:
-    """The steps that were made, and the mean return there."""
+    """The steps that were made, and the mean of each run's newest return."""
     if not table.exists():
         return 0, "no metrics yet"
     with open(table, encoding="utf-8", newline="") as file:
@@ -101,7 +101,6 @@ def _last(table: Path) -> tuple[int, str]:
     if not rows:
         return 0, "no metrics yet"
     steps = int(rows[-1]["steps"])
-    last = [float(r["episode/return"]) for r in rows
-            if r["steps"] == rows[-1]["steps"] and r["episode/return"]]  # fmt: skip
-    text = f"return {sum(last) / len(last):.1f}" if last else "no episode ended"
+    last = {r["run"]: float(r["episode/return"]) for r in rows if r["episode/return"]}
+    text = f"return {sum(last.values()) / len(last):.1f}" if last else "no episode ended"
     return steps, text + (f" over {len(last)} runs" if len(last) > 1 else "")

@@ -100,6 +100,7 @@ def test_reading_values() -> None:
     assert values.read("cosine", ppo, "anneal_lr") is optim.cosine
     assert values.read("256,128", ppo, "actor") == networks.MLP((256, 128))
     assert values.read("ClippedValueError(0.1)", ppo, "value_loss") == losses.ClippedValueError(0.1)
+    assert values.read("32", jaxrl.R2D2, "torso") == networks.GRU(32)
     torso = values.read("MinAtarCNN(8, hidden=(32,), activation=gelu)", dqn, "torso")
     assert torso == networks.MinAtarCNN(8, (32,), nn.gelu)
     sampler = values.read("Prioritized(alpha=0.7)", dqn, "sampler")
@@ -112,7 +113,7 @@ def test_reading_values() -> None:
         ("fast", "lr", "a number is needed"),
         ("none", "lr", "a number is needed"),
         ("2.5", "num_envs", "a whole number is needed"),
-        ("liner", "anneal_lr", r"there is no liner \(but linear\)"),
+        ("liner", "anneal_lr", r"there is no liner \(but linear"),
         ("64", "anneal_lr", "numbers do not say it all"),
         ("print(1)", "anneal_lr", "there is no print"),
         ("linear(1)", "anneal_lr", "linear takes no settings"),
