@@ -69,7 +69,8 @@ def _player(policy: Any, env: Env, key: Key, explore: bool) -> tuple[Stage, Key,
             f"policy is {type(policy).__name__}; give what jaxrl.train returned, one policy of it, "
             "or a function from observations to actions."
         )
-    function = Function(policy)
+    chosen: Any = policy
+    function = Function(chosen)
     stage, key = open_stage(function, env, key, 1)
     return stage, key, jax.jit(lambda s, k: advance(function, env, (), s, k))
 

@@ -103,7 +103,7 @@ def _line(name: str, values: list[Any], scores: np.ndarray, metric: str, ax: Any
     ax = plot.axes() if ax is None else ax
     numbers = all(_is_number(x) for x in values)
     order = np.argsort(values) if numbers else np.arange(len(values))
-    x = np.array(values, float)[order] if numbers else np.arange(len(values))
+    x = np.array(values, float)[order] if numbers else np.arange(len(values), dtype=float)
     color, seeds = palette.SERIES[0], scores.shape[1]
     rows = scores[order]
     known = [row[~np.isnan(row)] for row in rows]
@@ -124,7 +124,7 @@ def _line(name: str, values: list[Any], scores: np.ndarray, metric: str, ax: Any
         ax.set_xscale("log")
     if len(x) <= 10:
         names = [_text(values[i]) for i in order]
-        ax.xaxis.set_major_locator(FixedLocator(x))
+        ax.xaxis.set_major_locator(FixedLocator(x.tolist()))
         ax.xaxis.set_major_formatter(FixedFormatter(names))
         ax.xaxis.set_minor_locator(NullLocator())
         if sum(map(len, names)) > 50:

@@ -116,12 +116,12 @@ def captioned(frame: episode.Frame) -> Picture:
     """The picture below a strip that says how far the episode is and what it brought."""
     from PIL import Image, ImageDraw
 
-    height, width, _ = frame.picture.shape
+    width = frame.picture.shape[1]
     strip = Image.new("RGB", (width, STRIP), palette.PAPER)
     draw = ImageDraw.Draw(strip)
-    place = {"fill": palette.INK, "font": _font(13)}
-    draw.text((8, STRIP / 2), f"step {frame.t}", anchor="lm", **place)
-    draw.text((width - 8, STRIP / 2), f"return {frame.total:.4g}", anchor="rm", **place)
+    left, right = f"step {frame.t}", f"return {frame.total:.4g}"
+    draw.text((8, STRIP / 2), left, palette.INK, _font(13), anchor="lm")
+    draw.text((width - 8, STRIP / 2), right, palette.INK, _font(13), anchor="rm")
     return np.concatenate([np.asarray(strip), frame.picture])
 
 
@@ -174,7 +174,7 @@ def _write_mp4(ffmpeg: str, path: Path, pictures: Iterable[Picture], fps: float)
                     ]
                     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said)
                 process.stdin.write(picture.tobytes())
-            assert picture is not None
+            assert picture is not None and process is not None
             for _ in range(round(HOLD * fps)):
                 process.stdin.write(picture.tobytes())
             process.stdin.close()
@@ -185,7 +185,7 @@ def _write_mp4(ffmpeg: str, path: Path, pictures: Iterable[Picture], fps: float)
                 process.kill()
                 process.wait()
             raise
-        if process.wait():
+        if process is not None and process.wait():
             said.seek(0)
             reason = said.read().decode(errors="replace").strip()
             raise RuntimeError(f"ffmpeg could not write {path.name}: {reason}")
