@@ -7,6 +7,7 @@ minutes on two cores. The report is photographed with Playwright's Chromium, whe
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -107,7 +108,7 @@ def report() -> None:
         )
         run[0].video(Path(folder) / "episode.gif", max_steps=200)
         page = pages.write(pages.of_folder(folder), Path(folder) / "r.html")
-        browser = play.chromium.launch()
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"))  # or its own
         halves: list[Image.Image] = []
         for scheme in ("light", "dark"):
             tab = browser.new_context(

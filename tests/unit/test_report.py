@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -253,17 +254,30 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 # ------------------------------------------------------------------------------- a real browser
 
 
+BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
+"""Looked for in PATH, where Playwright has not installed its own (playwright install chromium)."""
+
+
+def launch(chromium: Any) -> Any:
+    from playwright.sync_api import Error
+
+    paths = [None, *(found for name in BROWSERS if (found := shutil.which(name)))]
+    for path in paths:
+        try:
+            return chromium.launch(executable_path=path)
+        except Error as error:
+            said = str(error).splitlines()[0]
+    pytest.skip(f"no browser: {said}")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Any:
     if not importlib.util.find_spec("playwright"):
         pytest.skip("playwright is not installed")
-    from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        try:
-            opened = play.chromium.launch()
-        except Error as error:
-            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        opened = launch(play.chromium)
         yield opened
         opened.close()
 
