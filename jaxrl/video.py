@@ -29,6 +29,9 @@ HOLD = 1.0
 STRIP = 22
 """Height of the caption in pixels."""
 
+FLAT, MANY = 128, 8192
+"""Colours of a GIF of a flat drawing, which is one with fewer than so many in all."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Film:
@@ -135,13 +138,26 @@ def _write_gif(path: Path, pictures: Iterable[Picture], fps: float) -> None:
     pause = 10 * max(1, round(100 / fps))  # in steps of 10 ms
     frames = [Image.fromarray(x) for x in pictures]
     some = frames[:: max(1, len(frames) // 16)] + frames[-1:]
-    sheet = Image.fromarray(np.concatenate([np.asarray(x) for x in some]))
-    colors = sheet.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colors = few_colors(Image.fromarray(np.concatenate([np.asarray(x) for x in some])))
     flat = [x.quantize(palette=colors, dither=Image.Dither.NONE) for x in frames]
     durations = [pause] * (len(flat) - 1) + [round(HOLD * 1000)]
     flat[0].save(
-        path, save_all=True, append_images=flat[1:], duration=durations, loop=0, optimize=False
+        path, save_all=True, append_images=flat[1:], duration=durations, loop=0, optimize=True
     )
+
+
+def few_colors(image: Any) -> Any:
+    """An image whose palette is for that one. Of a flat drawing the colours of areas are kept as
+    they are, and those of edges go to the nearest. A GIF has 256, of which one is "as before"."""
+    from PIL import Image
+
+    found = image.getcolors(MANY)
+    if found is None:
+        return image.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    frequent = [color for _, color in sorted(found, reverse=True)[:FLAT]]
+    chosen = Image.new("P", (1, 1))
+    chosen.putpalette([part for color in frequent for part in color])
+    return chosen
 
 
 def _ffmpeg() -> str:

@@ -31,7 +31,13 @@ CARTPOLE = jaxrl.envs.make("CartPole-v1")
 def small(ax: Any, name: str) -> None:
     path = PLACE / name
     ax.figure.savefig(path, dpi=DPI)
-    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+    put(Image.open(path).convert("RGB"), path)
+
+
+def put(image: Image.Image, path: Path) -> None:
+    """In few colours."""
+    flat = image.quantize(palette=video.few_colors(image), dither=Image.Dither.NONE)
+    flat.save(path, optimize=True)
 
 
 def curves() -> None:
@@ -93,7 +99,7 @@ def environments() -> None:
     sheet = Image.new("RGB", (columns * width, rows * height), palette.PAPER)
     for i, card in enumerate(stills):
         sheet.paste(card, (i % columns * width, i // columns * height))
-    sheet.quantize(64).save(PLACE / "environments.png", optimize=True)
+    put(sheet, PLACE / "environments.png")
 
 
 def report() -> None:
@@ -123,7 +129,7 @@ def report() -> None:
     both = Image.new("RGB", (910, 550), palette.PAPER)
     both.paste(halves[0], (0, 0))
     both.paste(halves[1], (460, 0))
-    both.quantize(96).save(PLACE / "report.png", optimize=True)
+    put(both, PLACE / "report.png")
 
 
 ALL = {f.__name__: f for f in (curves, sweeps, films, environments, report)}
