@@ -29,8 +29,9 @@ HOLD = 1.0
 STRIP = 22
 """Height of the caption in pixels."""
 
-FLAT, MANY = 128, 8192
-"""Colours of a GIF of a flat drawing, which is one with fewer than so many in all."""
+FLAT, MANY, APART = 128, 8192, 8
+"""Colours of a GIF of a flat drawing, which is one with fewer than so many in all, and how far they
+are from each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +155,13 @@ def few_colors(image: Any) -> Any:
     found = image.getcolors(MANY)
     if found is None:
         return image.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    frequent = [color for _, color in sorted(found, reverse=True)[:FLAT]]
+    kept = np.zeros((0, 3), int)
+    for _, color in sorted(found, reverse=True):
+        # Pillow looks for the nearest by the upper bits only: an edge must not win over an area.
+        if len(kept) < FLAT and (np.abs(kept - color).max(1) >= APART).all():
+            kept = np.vstack([kept, color])
     chosen = Image.new("P", (1, 1))
-    chosen.putpalette([part for color in frequent for part in color])
+    chosen.putpalette(kept.ravel().tolist())
     return chosen
 
 
