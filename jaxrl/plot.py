@@ -144,7 +144,7 @@ def curve(
     runs = len(values)
     seen = ~np.isnan(middle)
     if runs > 1 and fan:
-        alpha = min(0.6, max(0.12, 12 / runs))
+        alpha = min(0.6, max(0.1, 8 / runs))
         for row in values[:THIN]:
             some = ~np.isnan(row)
             ax.plot(steps[some], row[some], color=style["color"], alpha=alpha, linewidth=0.7)

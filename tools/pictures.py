@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from PIL import Image, ImageDraw
 
 import jaxrl
@@ -48,7 +47,7 @@ def curves() -> None:
 
 
 def sweeps() -> None:
-    over = {"lr": np.logspace(-4, -2, 5).tolist(), "gamma": [0.8, 0.9, 0.95, 0.98, 0.99, 0.995]}
+    over = {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2], "gamma": [0.8, 0.9, 0.95, 0.98, 0.99, 0.995]}
     sweep = jaxrl.sweep(jaxrl.PPO(), CARTPOLE, KEY, over=over, seeds=5, steps=50_000)
     small(sweep.plot(), "heat.png")
     small(sweep.plot(at={"gamma": 0.99}), "line.png")
