@@ -9,9 +9,6 @@ INK, GREY, FAINT, PAPER = "#23272e", "#8b9199", "#d9dcdf", "#ffffff"
 SERIES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK)
 """For curves in this order. Yellow is left out: a thin line of it cannot be seen on white."""
 
-SERIES_DARK = ("#4ea8e0", "#f08a4b", "#2cc79a", "#e39cc4", "#f2b632", "#8fd0f5", "#e6e8ea")
-"""The same hues, light enough for a dark page."""
-
 STROKES = ("-", "--", ":", "-.")
 """From the eighth curve on colours come again, with the next of these."""
 

@@ -118,13 +118,13 @@ def test_colours_stay_apart_for_colour_blind_eyes() -> None:
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
          [-0.011820, 0.042940, 0.968881]],
     ]  # fmt: skip
-    for colors in (palette.SERIES, palette.SERIES_DARK):
-        seen = np.array([palette.rgb(c) for c in colors]) / 255
-        linear = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
-        for matrix in [np.eye(3), *map(np.array, blind)]:
-            eyes = np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.4)
-            apart = np.linalg.norm(eyes[:, None] - eyes[None], axis=-1)
-            assert apart[np.triu_indices(len(colors), 1)].min() > 0.1
+    colors = palette.SERIES
+    seen = np.array([palette.rgb(c) for c in colors]) / 255
+    linear = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
+    for matrix in [np.eye(3), *map(np.array, blind)]:
+        eyes = np.clip(linear @ matrix.T, 0, 1) ** (1 / 2.4)
+        apart = np.linalg.norm(eyes[:, None] - eyes[None], axis=-1)
+        assert apart[np.triu_indices(len(colors), 1)].min() > 0.15
 
 
 # ----------------------------------------------------------------------------------- landscapes
