@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -198,7 +199,6 @@ def _write_mp4(ffmpeg: str, path: Path, pictures: Iterable[Picture], fps: float)
             assert picture is not None and process is not None
             for _ in range(round(HOLD * fps)):
                 process.stdin.write(picture.tobytes())
-            process.stdin.close()
         except BrokenPipeError:
             pass  # it says why
         except BaseException:
@@ -206,6 +206,10 @@ def _write_mp4(ffmpeg: str, path: Path, pictures: Iterable[Picture], fps: float)
                 process.kill()
                 process.wait()
             raise
+        finally:
+            if process is not None:
+                with contextlib.suppress(OSError):  # what is left in a buffer that nobody reads
+                    process.stdin.close()
         if process is not None and process.wait():
             said.seek(0)
             reason = said.read().decode(errors="replace").strip()

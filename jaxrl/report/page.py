@@ -128,7 +128,8 @@ def _settings(said: Any, inner: str) -> str:
     for layer in _layers(said, inner):
         fields = layer.get("fields", layer.get("constants")) if isinstance(layer, dict) else None
         rows = [(k, v) for k, v in fields.items() if k != inner] if isinstance(fields, dict) else []
-        name = layer.get("make", layer.get("class", layer.get("opaque", "?")))
+        known = layer if isinstance(layer, dict) else {"make": _value(layer)}
+        name = known.get("make", known.get("class", known.get("opaque", "?")))
         parts.append(f"<h3>{_text(name)}</h3>{_table(rows)}")
     return "".join(parts)
 

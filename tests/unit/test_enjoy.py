@@ -148,7 +148,8 @@ def test_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    jaxrl.train(AGENT, CATCH, jax.random.split(KEY, 2), steps=64, checkpoint="runs/a")
+    env = jaxrl.envs.Flatten(CATCH)
+    jaxrl.train(AGENT, env, jax.random.split(KEY, 2), steps=64, checkpoint="runs/a")
     assert parser.main(["enjoy", "runs/a", "--run", "1", "--output", "one.gif"]) == 0
     assert "Film('one.gif', 9 steps, return" in capsys.readouterr().out
     assert (tmp_path / "one.gif").exists()

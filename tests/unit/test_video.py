@@ -42,23 +42,25 @@ def test_the_film_shows_what_evaluate_plays(runs: jaxrl.Result, tmp_path: Path) 
         film = runs[run].video(tmp_path / f"{run}.gif", key=key, max_steps=600)
         assert (film.total, film.steps) == (got.returns[0, 0], got.lengths[0, 0])
         assert film.over
-        image: Any = Image.open(film.path)
-        assert image.n_frames == film.steps + 1
-        assert image.size == (480, 200 + video.STRIP)
-        assert image.info["duration"] == 20 and image.info["loop"] == 0  # 50 steps per second
-        image.seek(film.steps)
-        assert image.info["duration"] == 1000
+        image: Any
+        with Image.open(film.path) as image:
+            assert image.n_frames == film.steps + 1
+            assert image.size == (480, 200 + video.STRIP)
+            assert image.info["duration"] == 20 and image.info["loop"] == 0  # 50 per second
+            image.seek(film.steps)
+            assert image.info["duration"] == 1000
 
 
 def test_the_frames_of_a_gif_are_the_pictures(tmp_path: Path) -> None:
     frames = list(episode.frames(always_right, CARTPOLE, key=KEY))
     film = video.record(always_right, tmp_path / "a.gif", CARTPOLE, key=KEY, caption=False)
-    image: Any = Image.open(film.path)
-    for i in (0, film.steps // 2, film.steps):
-        image.seek(i)
-        shown = np.asarray(image.convert("RGB")).astype(int)
-        assert np.abs(shown - frames[i].picture).max() < 40  # colours of edges are few
-        assert np.abs(shown - frames[i].picture).mean() < 0.5
+    image: Any
+    with Image.open(film.path) as image:
+        for i in (0, film.steps // 2, film.steps):
+            image.seek(i)
+            shown = np.asarray(image.convert("RGB")).astype(int)
+            assert np.abs(shown - frames[i].picture).max() < 40  # colours of edges are few
+            assert np.abs(shown - frames[i].picture).mean() < 0.1  # those of areas are exact
 
 
 def test_captions_say_step_and_return() -> None:
@@ -84,7 +86,13 @@ def test_an_episode_that_does_not_end(tmp_path: Path) -> None:
 def test_a_policy_that_remembers(tmp_path: Path) -> None:
     env = jaxrl.envs.make("TMaze-v0", length=3)
     agent = jaxrl.R2D2(
-        torso=networks.GRU(8), num_envs=2, length=4, burn_in=2, batch_size=2, capacity=256
+        torso=networks.GRU(8),
+        num_envs=2,
+        length=4,
+        burn_in=2,
+        batch_size=2,
+        capacity=256,
+        learning_starts=16,
     )
     run = jaxrl.train(agent, env, KEY, steps=64)
     got = jaxrl.evaluate(run, env, episodes=1, key=KEY)
@@ -132,12 +140,10 @@ def test_what_is_refused(runs: jaxrl.Result, tmp_path: Path) -> None:
 
 def test_a_result_knows_its_environment(runs: jaxrl.Result) -> None:
     assert type(runs.env) is type(CARTPOLE) and runs[1].env is runs.env
-    inside = jax.jit(lambda key: jaxrl.train(AGENT, CARTPOLE, key, steps=32))(KEY)
+    inside = jax.eval_shape(lambda key: jaxrl.train(AGENT, CARTPOLE, key, steps=32), KEY)
     assert inside.env is None
     with pytest.raises(ValueError, match="env is needed"):
         inside.video("a.gif")
-    mapped = jax.vmap(lambda key: jaxrl.train(AGENT, CARTPOLE, key, steps=32))(KEY[None])
-    assert mapped.env is None
 
 
 def test_a_picture_of_another_kind_is_refused() -> None:
