@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.devices import prepare as _prepare
 
 if TYPE_CHECKING:
-    from jaxrl import envs, losses, networks, optim, policies, sinks, spaces
+    from jaxrl import envs, losses, networks, optim, plot, policies, sinks, spaces, video
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
     from jaxrl.agents.value.dqn import DQN
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("envs", "losses", "networks", "optim", "policies", "sinks", "spaces")
+_MODULES = ("envs", "losses", "networks", "optim", "plot", "policies", "sinks", "spaces",
+            "video")  # fmt: skip
 
 _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
@@ -76,6 +77,7 @@ __all__ = [
     "losses",
     "networks",
     "optim",
+    "plot",
     "policies",
     "restore",
     "resume",
@@ -85,6 +87,7 @@ __all__ = [
     "struct",
     "sweep",
     "train",
+    "video",
 ]
 
 _prepare()

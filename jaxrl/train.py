@@ -29,7 +29,7 @@ from jaxrl.checkpoint import CheckpointError, Checkpoints
 from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.lanes import Lanes
 from jaxrl.progress import Progress
-from jaxrl.result import Result, Timing
+from jaxrl.result import Result, Task, Timing
 from jaxrl.rollout import RESET_EVERY, Streams
 from jaxrl.struct import struct
 from jaxrl.types import Agent, Counter, Env, Key, Metrics, PyTree, Spec
@@ -307,6 +307,7 @@ def _result(
         spec=plan.spec,
         timing=timing,
         sick=_sick(call, run, metrics),
+        task=None if checks.is_traced((call.env, metrics)) else Task(call.env),
     )
 
 
