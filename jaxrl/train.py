@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, lanes, record, rollout
+from jaxrl import checks, host, lanes, record, rollout
 from jaxrl import guard as guards
 from jaxrl.checkpoint import CheckpointError, Checkpoints
 from jaxrl.evaluate import MAX_STEPS, play
+from jaxrl.host import HostEnv
 from jaxrl.lanes import Lanes
 from jaxrl.progress import Progress
 from jaxrl.result import Result, Timing
@@ -49,7 +50,7 @@ class Run:
     """Everything needed to go on."""
 
     state: Any
-    streams: Streams
+    streams: Streams | None  # None where the environments run on the host
     iteration: Counter
     health: guards.Health | None = None  # None where nobody asked to look at it
 
@@ -82,17 +83,28 @@ class Plan:
 def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
     init_key, env_key = jax.random.split(jax.random.fold_in(key, 2**31))
     state = agent.init(init_key, plan.spec)
-    run = Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
+    if isinstance(env, HostEnv):  # its environments are no arrays: see jaxrl.host
+        run = Run(state, None, Counter.zero())
+    else:
+        run = Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
     if plan.guard:
-        metrics = jax.eval_shape(lambda run: iterate(agent, env, run, key, plan)[1], run)
+        metrics = jax.eval_shape(lambda run: _metrics(agent, env, run, key, plan), run)
         run = dataclasses.replace(run, health=guards.healthy(state, metrics))
     return run
+
+
+def _metrics(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> Metrics:
+    """Of one iteration, to be evaluated for their shapes."""
+    if isinstance(env, HostEnv):
+        return host.metrics(agent, run.state, plan.spec)
+    return iterate(agent, env, run, key, plan)[1]
 
 
 def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run, Metrics]:
     """One rollout and one update."""
     count = run.iteration.value
     rollout_key, update_key = jax.random.split(jax.random.fold_in(key, count))
+    assert run.streams is not None
     streams, experience, episodes = rollout.collect(
         agent, env, plan.spec, run.state, run.streams, rollout_key, count, plan.reset_every
     )
@@ -230,6 +242,9 @@ def _prepare(
 ) -> _Call:
     traced = checks.is_traced((agent, env, key))
     spec = checks.task(agent, env, steps)
+    hosted = isinstance(env, HostEnv)
+    if hosted:
+        host.check(agent, env, traced)
     key, count = checks.keys(key, agent)
     spacings = {"log_every": log_every, "evaluate_every": evaluate_every, "every": every}
     for name, value in spacings.items():
@@ -253,6 +268,7 @@ def _prepare(
         period = max(1, round(evaluate_every / per_iteration))
         evaluate_points = math.ceil(period / per_point)
         per_point = max(1, round(period / evaluate_points))
+    arrange = host.arrange if hosted else functools.partial(lanes.arrange, spread=not traced)
     plan = Plan(
         spec=spec,
         iterations=iterations,
@@ -260,7 +276,7 @@ def _prepare(
         evaluate_points=evaluate_points,
         evaluate_episodes=evaluate_episodes,
         reset_every=reset_every,
-        lanes=None if count is None else lanes.arrange(count, together, spread=not traced),
+        lanes=None if count is None else arrange(count, together),
         guard=guard,
     )
     if traced:
@@ -600,15 +616,26 @@ def _chunks(
         return
     show = Progress(progress, call.plan.iterations, call.agent, call.plan.lanes, begun)
     try:
-        yield from _advance(call, show, donate, chunk, past, every)
+        with _program(call, donate) as advance:
+            yield from _advance(call, show, advance, chunk, past, every)
     finally:
         show.close()
+
+
+@contextlib.contextmanager
+def _program(call: _Call, donate: bool) -> Iterator[Callable[..., tuple[Run, Metrics]]]:
+    """What makes points of the curves: a compiled loop, or one that steps Python objects."""
+    if isinstance(call.env, HostEnv):
+        with host.Driver(call.env, donate) as driver:
+            yield driver.points
+    else:
+        yield _advance_donating if donate else _advance_keeping
 
 
 def _advance(
     call: _Call,
     show: Progress,
-    donate: bool,
+    advance: Callable[..., tuple[Run, Metrics]],
     chunk: int | None,
     past: Past | None,
     every: int | None,
@@ -620,7 +647,6 @@ def _advance(
     if not ends.size:
         return
     ends = np.concatenate([np.zeros(made, int), ends])
-    advance = _advance_donating if donate else _advance_keeping
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
     run = past.run if past is not None else _begin_jit(call.agent, call.env, call.key, plan=plan)
