@@ -31,9 +31,16 @@ class Played:
 
 
 def play(
-    agent: Any, env: Env, spec: Spec, state: Any, key: Key, episodes: int, max_steps: int
+    agent: Any,
+    env: Env,
+    spec: Spec,
+    state: Any,
+    key: Key,
+    episodes: int,
+    max_steps: int,
+    explore: bool = False,
 ) -> Played:
-    """One episode in each of `episodes` environments, with `explore=False`."""
+    """One episode in each of `episodes` environments."""
     reset_key, play_key = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
     memory = rollout.initial_memory(agent, episodes)
@@ -49,7 +56,7 @@ def play(
         t, env_state, obs, memory, returns, lengths, finished = carry
         act_key, env_key = jax.random.split(jax.random.fold_in(play_key, t))
         first = jnp.broadcast_to(t == 0, (episodes,))
-        out = rollout.act(agent, state, obs, act_key, memory, first, explore=False)
+        out = rollout.act(agent, state, obs, act_key, memory, first, explore)
         env_keys = jax.random.split(env_key, episodes)
         env_state, result = jax.vmap(env.step)(env_state, out.action, env_keys)
         returns = returns + jnp.where(finished, 0, result.reward)

@@ -431,6 +431,40 @@ def train(
         return _drive(call, progress, keeper, sink)
 
 
+def go_on(
+    agent: Agent,
+    env: Env,
+    key: Key,
+    state: Any,
+    *,
+    steps: int,
+    log_every: int | None = None,
+    progress: bool | None = None,
+    log: Any = None,
+) -> Result:
+    """`train` one run from a state that was trained before, in the place of a fresh one; environments
+    and memories begin anew. The state is given away, and must say `steps` in its spec."""
+    folders, sinks = record.parse(log)
+    call = _prepare(
+        agent,
+        env,
+        key,
+        steps=steps,
+        evaluate_every=None,
+        evaluate_episodes=1,
+        log_every=log_every,
+        reset_every=RESET_EVERY,
+        together=None,
+    )
+    run = _begin_jit(call.agent, call.env, call.key, plan=call.plan)
+    run = dataclasses.replace(run, state=state)
+    with contextlib.closing(record.Log(folders, sinks)) as sink:
+        sink.check(folders)
+        content = _content(call, agent, env, {"steps": steps, "log_every": log_every})
+        sink.open(content, [], None)
+        return _drive(call, progress, log=sink, start=run)
+
+
 def _check_options(checkpoint: Any, every: Any, resume: Any, guard: Any) -> None:
     if not isinstance(guard, bool):
         raise TypeError(f"guard={guard!r} must be True or False.")
@@ -493,8 +527,9 @@ def _drive(
     progress: bool | None,
     keeper: Keeper | None = None,
     log: record.Log | None = None,
+    start: Run | None = None,
 ) -> Result:
-    """Chunk after chunk to the end, from the beginning or from what was saved."""
+    """Chunk after chunk to the end, from the beginning, from `start` or from what was saved."""
     plan = call.plan
     past = keeper.past if keeper is not None else None
     rows: list[Metrics] = [] if past is None else [past.metrics]
@@ -506,7 +541,8 @@ def _drive(
 
     last = (past.run, Timing()) if past is not None else None
     every = None if keeper is None else keeper.points
-    for run, new, timing in _chunks(call, progress, donate=True, past=past, every=every):
+    chunks = _chunks(call, progress, donate=True, past=past, every=every, start=start)
+    for run, new, timing in chunks:
         last = run, timing
         rows.append(_trim(new, plan))
         made = sum(_points_in(row) for row in rows)
@@ -608,6 +644,7 @@ def _chunks(
     chunk: int | None = None,
     past: Past | None = None,
     every: int | None = None,
+    start: Run | None = None,
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
     """Advance chunk by chunk, from `past` on; the metrics are cut to the points that were made.
     No chunk goes beyond a multiple of `every` points."""
@@ -617,7 +654,7 @@ def _chunks(
     show = Progress(progress, call.plan.iterations, call.agent, call.plan.lanes, begun)
     try:
         with _program(call, donate) as advance:
-            yield from _advance(call, show, advance, chunk, past, every)
+            yield from _advance(call, show, advance, chunk, past, every, start)
     finally:
         show.close()
 
@@ -639,6 +676,7 @@ def _advance(
     chunk: int | None,
     past: Past | None,
     every: int | None,
+    start: Run | None,
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
     plan = call.plan
     made = 0 if past is None else len(past.ends)
@@ -649,7 +687,9 @@ def _advance(
     ends = np.concatenate([np.zeros(made, int), ends])
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
-    run = past.run if past is not None else _begin_jit(call.agent, call.env, call.key, plan=plan)
+    run = past.run if past is not None else start
+    if run is None:
+        run = _begin_jit(call.agent, call.env, call.key, plan=plan)
     # No points: compiles, and runs nothing.
     run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
     compile_seconds = time.perf_counter() - began
