@@ -442,8 +442,8 @@ def go_on(
     progress: bool | None = None,
     log: Any = None,
 ) -> Result:
-    """`train` one run from a state that was trained before, in the place of a fresh one; environments
-    and memories begin anew. The state is given away, and must say `steps` in its spec."""
+    """`train` for one run that begins with a state that was trained before; environments and
+    memories begin anew. The state is given away, and must say `steps` in its spec."""
     folders, sinks = record.parse(log)
     call = _prepare(
         agent,
@@ -458,6 +458,8 @@ def go_on(
     )
     run = _begin_jit(call.agent, call.env, call.key, plan=call.plan)
     run = dataclasses.replace(run, state=state)
+    if log is None:
+        return _drive(call, progress, start=run)
     with contextlib.closing(record.Log(folders, sinks)) as sink:
         sink.check(folders)
         content = _content(call, agent, env, {"steps": steps, "log_every": log_every})

@@ -12,6 +12,7 @@ refused, unless `restart` says how.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -226,8 +227,10 @@ class Gymnasium(HostEnv):
             self._in_use = True
             return _Borrowed(given, self)
         if self._vector is not None:
-            makers = [lambda i=i: self._build(i) for i in range(count)]
-            env = self._vector(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+            makers = [functools.partial(self._build, i) for i in range(count)]
+            # A process must not be forked once JAX has threads.
+            fresh = {"context": "spawn"} if self._vector is AsyncVectorEnv else {}
+            env = self._vector(makers, autoreset_mode=AutoresetMode.SAME_STEP, **fresh)
             return Vector(env, self._restart, keep=False)
         spare, self._spare = self._spare[:count], []
         return SubEnvs([*spare, *(self._build(i) for i in range(len(spare), count))], keep=False)

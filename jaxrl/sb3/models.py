@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import secrets
 from pathlib import Path
@@ -267,7 +268,8 @@ class PPO(Model):
         **others: Any,
     ) -> None:
         arguments.refuse("PPO", others, _names(PPO))
-        env, n_envs = as_env(env, n_envs), _count(env, n_envs)
+        env = as_env(env, n_envs)
+        n_envs = getattr(env, "num_envs", None) or n_envs or 1
         actor, critic = arguments.torsos(policy, policy_kwargs, (64, 64), nn.tanh)
         lr, anneal_lr = arguments.rate(learning_rate, "learning_rate")
         clip, anneal_clip = arguments.rate(clip_range, "clip_range")
@@ -338,7 +340,8 @@ class DQN(Model):
         **others: Any,
     ) -> None:
         arguments.refuse("DQN", others, _names(DQN))
-        env, n_envs = as_env(env, n_envs), _count(env, n_envs)
+        env = as_env(env, n_envs)
+        n_envs = getattr(env, "num_envs", None) or n_envs or 1
         torso, _ = arguments.torsos(policy, policy_kwargs, (64, 64), nn.relu)
         lr, anneal_lr = arguments.rate(learning_rate, "learning_rate")
         num_steps = _whole(train_freq, "train_freq")
@@ -403,7 +406,8 @@ class SAC(Model):
         **others: Any,
     ) -> None:
         arguments.refuse("SAC", others, _names(SAC))
-        env, n_envs = as_env(env, n_envs), _count(env, n_envs)
+        env = as_env(env, n_envs)
+        n_envs = getattr(env, "num_envs", None) or n_envs or 1
         actor, critic = arguments.torsos(policy, policy_kwargs, (256, 256), nn.relu)
         if callable(learning_rate):
             raise TypeError("learning_rate of SAC must be a number here, not a schedule.")
@@ -447,12 +451,6 @@ def _temperature(given: Any) -> tuple[float, bool]:
     return float(given), False
 
 
-def _count(env: Any, n_envs: int | None) -> int:
-    return getattr(as_env(env, n_envs), "num_envs", None) or n_envs or 1
-
-
 def _names(model: type) -> list[str]:
-    import inspect
-
     skipped = ("self", "others")
     return [n for n in inspect.signature(model.__init__).parameters if n not in skipped]
