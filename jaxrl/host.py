@@ -450,7 +450,9 @@ class Driver:
         _act_jit.lower(
             common, (*own, *parts), group.store, group.obs, group.first, when, plan=plan
         ).compile()
-        self._learn.lower(common, own, run, *self._brought(), plan=plan).compile()
+        played = [group.played() for group in self._groups]
+        none = {name: np.zeros(count, np.float32) for name in _EPISODE}
+        self._learn.lower(common, own, run, played, none, plan=plan).compile()
         return run
 
     @staticmethod
@@ -471,11 +473,10 @@ class Driver:
         lead = (group.steps,) if plan.lanes is None else (plan.lanes.count, group.steps)
         return jax.tree.map(lambda x: jnp.zeros((*lead, *x.shape), x.dtype), shapes)
 
-    def _brought(self) -> tuple[list[_Played], Metrics]:
+    def _episodes(self) -> Metrics:
         sums = [group.episodes() for group in self._groups]
         totals = [np.asarray(sum(parts), np.float32) for parts in zip(*sums, strict=True)]
-        episodes = dict(zip(_EPISODE, totals, strict=True))
-        return [group.played() for group in self._groups], cast(Metrics, episodes)
+        return cast(Metrics, dict(zip(_EPISODE, totals, strict=True)))
 
     def _iterate(
         self, agent: Any, common: Any, own: Any, run: Run, plan: Plan, count: int
@@ -503,7 +504,8 @@ class Driver:
                 group.step(np.asarray(pending[i]), t)
                 if t + 1 < agent.num_steps:
                     pending[i] = act(i, t + 1)
-        return self._learn(common, own, run, *self._brought(), plan=plan)
+        played = [group.played() for group in groups]
+        return self._learn(common, own, run, played, self._episodes(), plan=plan)
 
     def _point(
         self, agent: Any, common: Any, own: Any, run: Run, plan: Plan, begun: int

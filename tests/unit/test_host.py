@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -503,3 +504,12 @@ def test_a_vector_environment_that_cannot_be_reset_in_part_is_refused() -> None:
 
     rollouts = watch(from_gymnasium(Own(scripts(3)), restart=by_mask))
     check(rollouts, 2, 2)
+
+
+def test_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/host.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/host.md", "exec"), names)

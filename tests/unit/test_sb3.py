@@ -345,3 +345,12 @@ def test_a_file_that_names_other_code_is_refused(tmp_path: Path) -> None:
             file.writestr(name, data)
     with pytest.raises(ValueError, match="Python's own library"):
         PPO.load(path)
+
+
+def test_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/sb3.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/sb3.md", "exec"), names)
