@@ -97,10 +97,12 @@ def _cartpole(env: Any, mask: Array) -> Any:
 def restart_of(env: Any) -> Restart:
     """How a part of `env` is reset before it does so itself."""
     inner = env.unwrapped
-    if isinstance(inner, SyncVectorEnv | AsyncVectorEnv):
-        return by_mask
     if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
         return by_mask  # there is no other way in which it could be used
+    if isinstance(inner, SyncVectorEnv):
+        return by_mask
+    if isinstance(inner, AsyncVectorEnv) and inner.shared_memory:
+        return by_mask  # without shared memory its processes would reset once more (1.3)
     if type(inner).__name__ == "CartPoleVectorEnv" and inner is env:
         return _cartpole
     raise ValueError(

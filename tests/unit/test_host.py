@@ -365,6 +365,69 @@ def test_a_stack_of_agents_trains_each_with_its_own() -> None:
 # ------------------------------------------------------------------------------------ going on
 
 
+def piece(begin: float, ends: dict[tuple[int, int], str], first: bool, steps: int = 2) -> Rollout:
+    """Two environments, observed as begin + t and 100 more; `ends` says how steps end."""
+    seen = begin + jnp.arange(steps + 1.0)[:, None] + jnp.array([0.0, 100.0])
+    flags = {kind: np.zeros((steps, 2), bool) for kind in ("terminated", "truncated")}
+    for (t, env), kind in ends.items():
+        flags[kind][t, env] = True
+    ended = flags["terminated"] | flags["truncated"]
+    firsts = np.concatenate([[[first, first]], ended[:-1]])
+    return Rollout(
+        obs=seen[:-1, :, None],
+        action=jnp.zeros((steps, 2), jnp.int32),
+        reward=jnp.ones((steps, 2)),
+        terminated=jnp.asarray(flags["terminated"]),
+        truncated=jnp.asarray(flags["truncated"]),
+        first=jnp.asarray(firsts),
+        last_obs=seen[-1][:, None],
+        final_obs=seen[1:, :, None] + 0.5,
+        extras=None,
+        memory=None,
+        last_memory=None,
+    )
+
+
+@pytest.mark.parametrize("before", range(6))  # also after the ring has come round
+def test_a_closed_replay_does_not_join_two_episodes(before: int) -> None:
+    spec = Spec(Box(-np.inf, np.inf, (1,)), Discrete(2), 1)
+    buffer = replay.init(spec, 14, 2)
+    for i in range(before):
+        buffer = replay.add(buffer, piece(10.0 * i, {}, i == 0))
+    ends = {(1, 1): "terminated"} if before % 2 else {(1, 1): "truncated"}
+    buffer = replay.add(buffer, piece(500.0, ends, True))
+    for _ in range(2):  # once or twice is the same
+        buffer = replay.close(buffer)
+        buffer = jax.tree.map(jnp.asarray, buffer)
+    buffer = replay.add(buffer, piece(900.0, {}, True))
+    head = int(buffer.head.value)
+
+    def read(age: int, env: int) -> Any:
+        row = jnp.array([(head - age) % (buffer.rows + 1)])
+        batch = replay.gather(buffer, replay.Index(row, jnp.array([env]), jnp.ones(1)))
+        return float(batch.obs[0, 0]), float(batch.next_obs[0, 0]), float(batch.discount[0])
+
+    gamma = pytest.approx(0.99)
+    assert read(4, 0) == (500.0, 501.0, gamma)
+    assert read(3, 0) == (501.0, 502.0, gamma)  # closed: what followed, not 900
+    assert read(2, 0) == (900.0, 901.0, gamma)
+    if before % 2:
+        assert read(3, 1)[2] == 0.0  # a termination stays one
+    else:
+        assert read(3, 1) == (601.0, 602.5, gamma)  # and a truncation keeps its own
+    # Over several steps nothing is read beyond the seam.
+    row = jnp.array([(head - 4) % (buffer.rows + 1)])
+    batch = replay.gather(buffer, replay.Index(row, jnp.array([0]), jnp.ones(1)), n=3)
+    assert float(batch.next_obs[0, 0]) == 502.0
+    assert float(batch.reward[0]) == pytest.approx(1.99)
+
+
+def test_a_replay_with_a_known_time_limit_cannot_be_closed() -> None:
+    buffer = replay.init(Spec(Box(0, 1, (1,)), Discrete(2), 7), 12, 2)
+    with pytest.raises(ValueError, match="keeps no place"):
+        replay.close(buffer)
+
+
 def test_a_resumed_run_says_what_begins_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
