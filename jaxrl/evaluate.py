@@ -180,7 +180,7 @@ def evaluate(
         from jaxrl import host_play
 
         function = policy if isinstance(agent, _Function) else None
-        played = host_play.play(shared[0], own, env, spec, episodes, max_steps, plan, function)
+        played = host_play.play(shared[0], own, env, episodes, max_steps, plan, function)
     elif isinstance(agent, _Function):
         played = jax.device_get(play(agent, env, spec, (), key[0], episodes, max_steps))
         played = jax.tree.map(lambda x: x[None], played)

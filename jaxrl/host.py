@@ -137,9 +137,9 @@ def arrange(count: int, together: int | None) -> Lanes:
 # ---------------------------------------------------------------------------------- the programs
 
 
-def _each(function: Any, shared: PyTree, own: PyTree, lanes_: Lanes | None) -> Any:
+def _each(function: Any, shared: PyTree, own: PyTree, plan: Lanes | None) -> Any:
     """`function(shared, own)` for the one run, or for every lane."""
-    return function(shared, own) if lanes_ is None else lanes.each(function, shared, own, lanes_)
+    return function(shared, own) if plan is None else lanes.each(function, shared, own, plan)
 
 
 def _keep(store: PyTree, new: PyTree, t: jax.Array) -> PyTree:
@@ -150,7 +150,13 @@ def _keep(store: PyTree, new: PyTree, t: jax.Array) -> PyTree:
 
 
 def _act(
-    common: Any, own: PyTree, store: PyTree, obs: PyTree, first: Array, when: Array, plan: Plan
+    common: Any,
+    own: PyTree,
+    store: PyTree,
+    obs: PyTree,
+    first: Array,
+    when: Array,
+    plan: Lanes | None,
 ) -> tuple[jax.Array, PyTree, PyTree]:
     """-> actions [N, ...], memory, and `store` with step t of iteration `when` = (i, t, group)."""
 
@@ -164,7 +170,7 @@ def _act(
         store = _keep(store, (obs, out.action, out.extras), when[1])
         return out.action, out.memory, store
 
-    return _each(one, (common, when), (own, store, obs, first), plan.lanes)
+    return _each(one, (common, when), (own, store, obs, first), plan)
 
 
 @struct
@@ -208,7 +214,7 @@ def _rollout(groups: list[_Played]) -> Rollout:
 
 
 def _learn(
-    common: Any, own: PyTree, run: Run, groups: list[_Played], episodes: Metrics, plan: Plan
+    common: Any, own: PyTree, run: Run, groups: list[_Played], episodes: Metrics, plan: Lanes | None
 ) -> tuple[Run, jax.Array]:
     """One update -> the run, and its metrics as one vector in the order of their names."""
 
@@ -226,7 +232,7 @@ def _learn(
         run = dataclasses.replace(run, state=state, iteration=run.iteration.add(1), health=health)
         return run, jnp.stack([metrics[name] for name in sorted(metrics)])
 
-    return _each(one, common, (own, run, groups, episodes), plan.lanes)
+    return _each(one, common, (own, run, groups, episodes), plan)
 
 
 _EPISODE = ("episode/return", "episode/length", "episode/count")
@@ -261,7 +267,7 @@ def metrics(agent: Any, state: PyTree, spec: Spec) -> Metrics:
     return {**found, **{name: jnp.zeros(()) for name in _EPISODE}}
 
 
-def _close(run: Run, plan: Plan) -> Run:
+def _close(run: Run, plan: Lanes | None) -> Run:
     def one(_: PyTree, run: Run) -> Run:
         state = map_nodes(
             lambda x: replay.close(x) if isinstance(x, replay.Replay) else x,
@@ -270,7 +276,7 @@ def _close(run: Run, plan: Plan) -> Run:
         )
         return dataclasses.replace(run, state=state)
 
-    return _each(one, None, run, plan.lanes)
+    return _each(one, None, run, plan)
 
 
 _act_jit = jax.jit(_act, static_argnames=("plan",), donate_argnames=("store",))
@@ -423,7 +429,7 @@ class Driver:
         if count:
             memory = jax.tree.map(lambda x: jnp.broadcast_to(x, (*count, *x.shape)), memory)
         if begun:
-            run = _close_jit(run, plan=plan)
+            run = _close_jit(run, plan=plan.lanes)
             print(
                 "The environments begin anew: they run outside of JAX and are not saved. All else "
                 "goes on.",
@@ -448,11 +454,11 @@ class Driver:
             each_group.store = self._blank(common, own, run, each_group, when, plan)
         parts = (run.state, group.memory)
         _act_jit.lower(
-            common, (*own, *parts), group.store, group.obs, group.first, when, plan=plan
+            common, (*own, *parts), group.store, group.obs, group.first, when, plan=plan.lanes
         ).compile()
         played = [group.played() for group in self._groups]
         none = {name: np.zeros(count, np.float32) for name in _EPISODE}
-        self._learn.lower(common, own, run, played, none, plan=plan).compile()
+        self._learn.lower(common, own, run, played, none, plan=plan.lanes).compile()
         return run
 
     @staticmethod
@@ -494,7 +500,7 @@ class Driver:
                 group.obs,
                 group.first,
                 when,
-                plan=plan,
+                plan=plan.lanes,
             )
             return action
 
@@ -505,7 +511,7 @@ class Driver:
                 if t + 1 < agent.num_steps:
                     pending[i] = act(i, t + 1)
         played = [group.played() for group in groups]
-        return self._learn(common, own, run, played, self._episodes(), plan=plan)
+        return self._learn(common, own, run, played, self._episodes(), plan=plan.lanes)
 
     def _point(
         self, agent: Any, common: Any, own: Any, run: Run, plan: Plan, begun: int
@@ -542,19 +548,20 @@ class Driver:
         if begun % (plan.per_point * plan.evaluate_points) and begun != plan.iterations:
             return {"evaluate/return": nan, "evaluate/length": nan}
         agent, key = own
-        fold = lambda key: jax.random.fold_in(jax.random.fold_in(key, EVALUATION), begun)  # noqa: E731
-        keys = fold(key) if plan.lanes is None else jax.vmap(fold)(key)
+        state, among = run.state, plan.lanes
+        if among is None:  # one lane
+            key, state, among = key[None], lanes.stack_one(state), arrange(1, None)
+        keys = jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(k, EVALUATION), begun))(key)
         played = host_play.play(
             common,
-            (agent, run.state, keys),
+            (agent, state, keys),
             self.env,
-            plan.spec,
             plan.evaluate_episodes,
             host_play.MAX_STEPS,
-            plan.lanes,
-            self._players,
+            among,
+            pools=self._players,
         )
         return {
-            "evaluate/return": np.asarray(played.returns).mean(-1),
-            "evaluate/length": np.asarray(played.lengths).mean(-1),
+            "evaluate/return": np.asarray(played.returns).mean(-1).reshape(shape),
+            "evaluate/length": np.asarray(played.lengths).mean(-1).reshape(shape),
         }

@@ -17,7 +17,7 @@ from jaxrl import lanes, rollout
 from jaxrl.evaluate import MAX_STEPS, Played
 from jaxrl.host import EVALUATION, HostEnv, Pool, seeds
 from jaxrl.lanes import Lanes
-from jaxrl.types import PyTree, Spec
+from jaxrl.types import PyTree
 
 __all__ = ["MAX_STEPS", "play"]
 
@@ -47,7 +47,6 @@ def play(
     common: Any,
     own: PyTree,
     env: HostEnv,
-    spec: Spec,
     episodes: int,
     max_steps: int,
     plan: Lanes,
@@ -57,7 +56,6 @@ def play(
 ) -> Played:
     """`episodes` episodes of every lane: `own` is (agent or None, state, key), each with an axis of
     lanes. `function` acts in the place of an agent. `pools` keeps what was opened for next time."""
-    del spec
     agent, _, keys = own
     each = min(episodes, env.num_envs or TOGETHER)
     pool = pools[0] if pools else env.open(plan.count * each)
@@ -117,14 +115,16 @@ def _play(
         total += moved.reward.reshape(lead)
         length += 1
         t += 1
-        over = first | (length >= max_steps)
-        for lane, i in np.argwhere(over):
+        for lane, i in np.argwhere(first | (length >= max_steps)):
             if made[lane, i] < shared[i]:
-                place = lane, begin[i] + made[lane, i]
-                returns[place], lengths[place] = total[lane, i], length[lane, i]
-                finished[place] = first[lane, i]
-                made[lane, i] += 1
-        total[over], length[over] = 0, 0
+                # One that does not end is given up: what is left of its episodes is as this one.
+                ended = bool(first[lane, i])
+                so_far = made[lane, i] + 1 if ended else shared[i]
+                places = lane, slice(begin[i] + made[lane, i], begin[i] + so_far)
+                returns[places], lengths[places] = total[lane, i], length[lane, i]
+                finished[places] = ended
+                made[lane, i] = so_far
+        total[first], length[first] = 0, 0
     return Played(returns, lengths, finished)  # pyright: ignore
 
 

@@ -115,7 +115,6 @@ def evaluate_policy(
             policy.agent,
             (None, lanes.stack_one(policy.state), key[None]),
             env,
-            spec,
             n_eval_episodes,
             MAX_STEPS,
             host.arrange(1, None),

@@ -262,7 +262,7 @@ def test_evaluation_does_not_favour_short_episodes() -> None:
             [sum(10 * e + t for t in range(1, n + 1)) for e, n in enumerate(lengths)],
         )
     score = jaxrl.evaluate(Zero(), from_gymnasium(scripts(1)), episodes=3, max_steps=2)
-    assert score.unfinished == 2 and score.lengths.max() == 2
+    assert score.unfinished == 3 and score.lengths.tolist() == [[2, 2, 2]]  # it is given up
 
 
 def test_training_evaluates_in_environments_of_its_own() -> None:
@@ -330,8 +330,8 @@ def test_every_agent_learns_and_chunks_do_not_matter(name: str) -> None:
     assert jax.tree.structure(start) == jax.tree.structure(result.state)
     losses = [k for k in result.metrics if k.startswith("loss/")]
     assert np.isfinite(np.asarray(result.metrics[losses[0]])[-1])
-    last = list(jaxrl.stream(agent, env, jax.random.key(0), steps=steps, log_every=each))[-1][0]
-    jax.tree.map(np.testing.assert_array_equal, last, result.state)
+    other = jaxrl.train(agent, env, jax.random.key(0), steps=steps, log_every=3 * each)
+    jax.tree.map(np.testing.assert_array_equal, other.state, result.state)
 
 
 def test_ppo_learns_cartpole() -> None:
