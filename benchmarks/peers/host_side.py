@@ -1,4 +1,4 @@
-"""jaxrl on an environment of Gymnasium, by `jaxrl.train` alone: as `host`, the environments are made
+"""jaxrl on an environment of Gymnasium, by `jaxrl.train` alone: as `host`, environments are made
 by name; as `host-vector`, they are Gymnasium's own vectorised implementation."""
 
 from __future__ import annotations

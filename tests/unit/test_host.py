@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -166,6 +169,56 @@ def test_a_rollout_holds_true_steps_alone(way: str) -> None:
     rollouts = watch(WAYS[way]())
     for column in range(3):
         check(rollouts, column, column)
+
+
+PROCESSES = """
+import gymnasium, jax, numpy as np, jaxrl
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from jaxrl.envs import from_gymnasium
+
+def make():
+    return gymnasium.make("Pendulum-v1", max_episode_steps=5)
+
+if __name__ == "__main__":
+    ways = [from_gymnasium("Pendulum-v1", 2, vector=AsyncVectorEnv, max_episode_steps=5)]
+    for mode in AutoresetMode:
+        ways.append(from_gymnasium(AsyncVectorEnv([make] * 2, context="spawn", autoreset_mode=mode)))
+    for env in ways:
+        pool = env.open(2)
+        obs = pool.reset(np.array([3, 4]))
+        for t in range(1, 21):
+            before, moved = obs, pool.step(np.zeros((2, 1), np.float32))
+            obs = moved.obs
+            assert moved.truncated.all() == (t % 5 == 0) and (moved.reward < 0).all(), t
+            seen = moved.final_obs if t % 5 == 0 else obs  # speed changes by gravity alone
+            push = 15 * before[:, 1] * 0.05
+            np.testing.assert_allclose(seen[:, 2], np.clip(before[:, 2] + push, -8, 8), atol=1e-4)
+        pool.close()
+    agent = jaxrl.PPO(num_envs=2, num_steps=8, minibatches=2, epochs=1)
+    result = jaxrl.train(agent, ways[0], jax.random.key(0), steps=80, evaluate_every=40,
+                         evaluate_episodes=2)
+    assert result.metrics["evaluate/length"][-1] == 5
+    try:
+        bare = AsyncVectorEnv([make] * 2, context="spawn", shared_memory=False)
+        from_gymnasium(bare).open(2)
+    except ValueError as error:
+        assert "a step that never was" in str(error)
+    else:
+        raise AssertionError("it would reset twice")
+    print("done")
+"""
+
+
+@pytest.mark.slow
+def test_processes(tmp_path: Path) -> None:
+    file = tmp_path / "processes.py"
+    file.write_text(PROCESSES)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(file)], env={**os.environ, "PYTHONPATH": root}, text=True,
+        capture_output=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.stdout == "done\n", done.stderr[-3000:]
 
 
 def test_groups_are_put_side_by_side() -> None:
