@@ -182,7 +182,8 @@ def make():
 if __name__ == "__main__":
     ways = [from_gymnasium("Pendulum-v1", 2, vector=AsyncVectorEnv, max_episode_steps=5)]
     for mode in AutoresetMode:
-        ways.append(from_gymnasium(AsyncVectorEnv([make] * 2, context="spawn", autoreset_mode=mode)))
+        vector = AsyncVectorEnv([make] * 2, context="spawn", autoreset_mode=mode)
+        ways.append(from_gymnasium(vector))
     for env in ways:
         pool = env.open(2)
         obs = pool.reset(np.array([3, 4]))
