@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, lanes, rollout
+from jaxrl import checks, host, lanes, rollout
+from jaxrl.host import HostEnv
 from jaxrl.result import Policy, Result
 from jaxrl.statistics import bootstrap_interval, iqm
 from jaxrl.struct import struct
@@ -61,9 +62,16 @@ def advance(
 
 
 def play(
-    agent: Any, env: Env, spec: Spec, state: Any, key: Key, episodes: int, max_steps: int
+    agent: Any,
+    env: Env,
+    spec: Spec,
+    state: Any,
+    key: Key,
+    episodes: int,
+    max_steps: int,
+    explore: bool = False,
 ) -> Played:
-    """One episode in each of `episodes` environments, with `explore=False`."""
+    """One episode in each of `episodes` environments."""
     stage, key = open_stage(agent, env, key, episodes)
     returns = jnp.zeros(episodes)
     lengths = jnp.zeros(episodes, jnp.int32)
@@ -75,7 +83,7 @@ def play(
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         stage, returns, lengths, finished = carry
-        stage, result = advance(agent, env, state, stage, key)
+        stage, result = advance(agent, env, state, stage, key, explore)
         returns = returns + jnp.where(finished, 0, result.reward)
         lengths = lengths + ~finished
         finished = finished | result.terminated | result.truncated
@@ -182,7 +190,7 @@ def evaluate(
     key, key_count = checks.keys(key, None)
     if key_count not in (None, count):
         raise ValueError(f"key holds {key_count} keys for {count or 1} runs: give one key.")
-    plan = lanes.arrange(count or 1, None)
+    plan = (host if isinstance(env, HostEnv) else lanes).arrange(count or 1, None)
     stacked = count is not None and checks.stacked(agent)
     shared = (None if stacked else agent, env)
     # Every seed meets the same starts: differences between seeds are differences of policy.
@@ -192,7 +200,12 @@ def evaluate(
         state = lanes.stack_one(state)
     state = lanes.shared_counters(state)
     own = lanes.pad((agent if stacked else None, state, key), plan)
-    if isinstance(agent, Function):
+    if isinstance(env, HostEnv):
+        from jaxrl import host_play
+
+        function = policy if isinstance(agent, Function) else None
+        played = host_play.play(shared[0], own, env, episodes, max_steps, plan, function)
+    elif isinstance(agent, Function):
         played = jax.device_get(play(agent, env, spec, (), key[0], episodes, max_steps))
         played = jax.tree.map(lambda x: x[None], played)
     else:
