@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -13,6 +13,9 @@ from jaxrl import checks, lanes, rollout
 from jaxrl.guard import Sick
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, Metrics, PyTree, Spec
+
+if TYPE_CHECKING:
+    from jaxrl.export import Export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,19 @@ class Policy:
         out = _act(self.agent, self.state, obs, key, explore, memory)
         return out if leading else jax.tree.map(lambda x: x[0], out)
 
+    def save(self, path: str | Path) -> Path:
+        """Write what acting needs to a file, which `jaxrl.load_policy` reads. -> the path"""
+        from jaxrl.saved import save
+
+        return save(self, path)
+
+    def export(self, path: str | Path, format: str = "jax") -> Export:
+        """Write a program that acts as this policy without exploration: "jax" (`jax.export`, for
+        CPUs and CUDA) or "onnx". See docs/policies.md."""
+        from jaxrl.export import export
+
+        return export(self, path, format)
+
 
 def _act_one(
     agent: Any, state: Any, obs: PyTree, key: Key, explore: bool, memory: PyTree
@@ -116,6 +132,14 @@ class Result:
                 "jaxrl.evaluate(result, env) to play them all."
             )
         return Policy(self.agent, self.state, self.spec)
+
+    def save_policy(self, path: str | Path) -> Path:
+        """Write the policy to a file, which `jaxrl.load_policy` reads. -> the path"""
+        return self.policy.save(path)
+
+    def export(self, path: str | Path, format: str = "jax") -> Export:
+        """Write the policy as a program that needs no jaxrl: "jax" or "onnx"."""
+        return self.policy.export(path, format)
 
     @property
     def compile_seconds(self) -> float:

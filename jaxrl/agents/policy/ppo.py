@@ -185,7 +185,9 @@ class PPO:
         policy, actor = self._policy(state.params, state.spec, x, mask, actor)
         raw = policy.sample(key) if explore else policy.mode()
         if memory is not None:
-            if explore:  # values are only asked for in updates, but must remember until then
+            # Values are only asked for in updates, but must remember until then. A policy that was
+            # read from a file has no critic.
+            if explore and jax.tree.leaves(state.params["critic"]):
                 _, critic = self._value(state.params, x, critic)
             memory = {"actor": actor, "critic": critic}
         return ActOut(policy.action(raw), (raw, policy.log_prob(raw)), memory)
