@@ -36,6 +36,11 @@ Content = dict[str, Any]
 
 def save(policy: Policy, path: str | Path) -> Path:
     """Write `policy` to the file `path`, which `load_policy` reads. -> the path"""
+    return tensors.put(path, packed(policy))
+
+
+def packed(policy: Policy) -> bytes:
+    """The file's bytes."""
     stripped = acting.strip(policy.agent, policy.state, policy.spec)
     content = {
         "kind": KIND,
@@ -45,8 +50,7 @@ def save(policy: Policy, path: str | Path) -> Path:
         "versions": {"jaxrl": __version__, "jax": jax.__version__},
     }
     arrays = {name: np.asarray(x) for name, x in _named(stripped)}
-    metadata = {"format": "jax", "jaxrl": json.dumps(content, allow_nan=False)}
-    return tensors.put(path, tensors.pack(arrays, metadata))
+    return tensors.pack(arrays, {"format": "jax", "jaxrl": json.dumps(content, allow_nan=False)})
 
 
 def _named(state: Any) -> list[tuple[str, Any]]:
@@ -66,7 +70,12 @@ def load_policy(path: str | Path, *, agent: Agent | None = None) -> Policy:
     `jaxrl.FileRefused` says what is wrong with a file that is damaged or foreign.
     """
     path = Path(path)
-    arrays, metadata = tensors.unpack(path.read_bytes(), path)
+    return unpacked(path.read_bytes(), path, agent)
+
+
+def unpacked(file: bytes, path: Path, agent: Any = None) -> Policy:
+    """The policy in a file's bytes; `path` is what errors call the file."""
+    arrays, metadata = tensors.unpack(file, path)
     content = _content(metadata, path)
     try:
         spec = describe.build(content["spec"], "spec", allowed.find)

@@ -7,6 +7,7 @@ memory is before the first step of an episode stands in the metadata, with the s
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,8 @@ from jaxrl.types import PyTree
 def write(policy: Policy, path: Path) -> tuple[float, int]:
     """-> the largest difference from the live policy, and on how many actions."""
     for package in ("onnx", "onnxruntime"):
-        try:
-            __import__(package)
-        except ModuleNotFoundError:
-            raise needs(package, "onnx") from None
+        if importlib.util.find_spec(package) is None:
+            raise needs(package, "onnx")
     live = stepper(policy.agent, policy.state, policy.spec)
     content = model(live, type(policy.agent).__name__)
     found = compare(live, runtime(content, live.spec.obs_space), f"the ONNX model for {path}")

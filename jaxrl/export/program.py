@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import struct
@@ -39,10 +40,8 @@ TAIL = struct.Struct("<QQ32s8s")
 
 
 def _package() -> Any:
-    try:
-        import flatbuffers as _  # pyright: ignore
-    except ModuleNotFoundError:
-        raise needs("flatbuffers", "jax") from None
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise needs("flatbuffers", "jax")
     from jax import export
 
     return export
@@ -177,9 +176,7 @@ def unpack(content: bytes, where: str | os.PathLike[str]) -> ExportedPolicy:
 def _checked(content: bytes, where: object) -> tuple[bytes, bytes]:
     """-> program, about, of a file that is as it was written."""
     if len(content) < TAIL.size or content[-len(MARK) :] != MARK:
-        tensors.refuse(
-            where, "it does not end as jaxrl's exports do: truncated, damaged or foreign"
-        )
+        tensors.refuse(where, "its end is not that of an export of jaxrl: truncated or foreign")
     program, about, digest, _ = TAIL.unpack(content[-TAIL.size :])
     if program + about + TAIL.size != len(content):
         tensors.refuse(where, f"it has {len(content):,} bytes, and says otherwise: it was damaged")
