@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -363,3 +364,16 @@ def test_only_what_acting_needs_is_in_a_program() -> None:
 
     kept = acting.strip(one.agent, one.state, one.spec)
     assert sum(x.size for x in jax.tree.leaves(kept)) < 200
+
+
+def test_the_code_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/policies.md", "exec"), names)
+    assert names["score"].mean > 10 and names["actions"].tolist() == [names["action"].tolist()]
+    assert str(names["made"]).endswith("live policy's by at most 0")
+    assert "cartpole.jax (jax, " in str(names["made"]) and names["made"].compared == 72
