@@ -200,7 +200,9 @@ def build(said: Json, where: str = "", find: Find = find) -> Any:
         return _build(said, where, find)
     except NotDescribed:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, binascii.Error) as error:
+    except (
+        TypeError, ValueError, KeyError, AttributeError, RecursionError, binascii.Error
+    ) as error:  # fmt: skip
         raise NotDescribed(f"{where}: {type(error).__name__}: {error}") from error
 
 

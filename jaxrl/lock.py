@@ -131,7 +131,9 @@ class Lock:
         self._over.set()
         self._sign.join()
         handle, self._handle = self._handle, None
-        if _same_file(handle, self.path):
+        owner = _read(os.pread(handle, 10_000, 0))
+        ours = owner is not None and owner["token"] == self.owner["token"]
+        if ours and _same_file(handle, self.path):
             self.path.unlink(missing_ok=True)
         os.close(handle)
 

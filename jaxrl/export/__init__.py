@@ -11,8 +11,6 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxrl.tensors import FileRefused
-
 if TYPE_CHECKING:
     from jaxrl.result import Policy
 
@@ -52,4 +50,4 @@ def needs(package: str, format: str) -> ModuleNotFoundError:
     )
 
 
-__all__ = ["FORMATS", "Export", "FileRefused", "export", "needs"]
+__all__ = ["FORMATS", "Export", "export", "needs"]

@@ -93,15 +93,14 @@ class Graph:
         """The nodes of a program; outputs that are not wanted are None."""
         from jaxrl.export.operators import OPERATORS
 
-        values: dict[Any, Value] = dict(
-            zip(jaxpr.constvars, map(np.asarray, constants), strict=True)
-        )
+        values: dict[Any, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
         values |= dict(zip(jaxpr.invars, inputs, strict=True))
 
         def read(v: Any) -> Value:
             if isinstance(v, Literal):
                 return np.asarray(v.val, v.aval.dtype)  # pyright: ignore
-            return values.get(v)
+            value = values.get(v)
+            return value if value is None or isinstance(value, str) else np.asarray(value)
 
         equations, used = acting.needed(jaxpr, wanted)
         for eqn in equations:

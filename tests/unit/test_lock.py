@@ -144,11 +144,16 @@ def test_who_was_taken_over_saves_no_more(tmp_path: Path) -> None:
     path = other_host(tmp_path)
     with pytest.raises(Locked, match="on elsewhere"):
         mine.check()
-    path.unlink()
-    mine.check()
-    other_host(tmp_path)
     mine.release()
     assert path.exists()  # it is theirs
+    path.unlink()
+    mine = Lock(tmp_path)
+    mine.take()
+    path.unlink()
+    mine.check()
+    other_host(tmp_path)  # another file of that name
+    mine.release()
+    assert path.exists()
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'{"pid": "x"}', b"\xff" * 50])

@@ -465,7 +465,7 @@ LIES = {
     "has no field 'speed'": _set("agent", "fields", "speed", 1),
     "agent is int": _set("agent", 3),
     "is MLP, which does not act": lambda c, a: c.update(agent=c["agent"]["fields"]["actor"]),
-    "gamma=array() must be at most 1": _set(
+    "gamma=array()) must be at most 1": _set(
         "agent", "fields", "gamma", {"array": "float32", "shape": [], "values": [2.0]}
     ),
     "num_envs=0": _set("agent", "fields", "num_envs", 0),
