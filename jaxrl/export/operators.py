@@ -157,6 +157,33 @@ def _slice(g: Graph, eqn: Any, x: Value) -> Value:
                 _int64(*(strides[i] for i in cut)))  # fmt: skip
 
 
+def _gather(g: Graph, eqn: Any, x: Value, index: Value) -> Value:
+    """Of indexing along one axis, by numbers that are known."""
+    where = eqn.params["dimension_numbers"]
+    sizes, taken = _shape(eqn.invars[0]), eqn.params["slice_sizes"]
+    axes = tuple(where.start_index_map)
+    whole = all(taken[i] == sizes[i] for i in range(len(sizes)) if i not in axes)
+    if (
+        isinstance(index, str)
+        or len(axes) != 1
+        or tuple(where.collapsed_slice_dims) != axes
+        or where.operand_batching_dims
+        or taken[axes[0]] != 1
+        or not whole
+        or not np.all((index >= 0) & (index < sizes[axes[0]]))
+    ):
+        raise NotImplementedError(
+            "ONNX export: indexing along several axes, or by computed numbers."
+        )
+    (axis,), index = axes, np.asarray(index[..., 0], np.int64)
+    y = g.op("Gather", x, index, axis=axis)
+    inner = range(axis, axis + index.ndim)  # where ONNX puts the axes of the index
+    rank = len(sizes) - 1 + index.ndim
+    kept, new = iter([i for i in range(rank) if i not in inner]), iter(inner)
+    order = [next(kept) if i in where.offset_dims else next(new) for i in range(rank)]
+    return y if order == list(range(rank)) else g.op("Transpose", y, perm=order)
+
+
 def _split(g: Graph, eqn: Any, x: Value) -> list[Value]:
     sizes = eqn.params["sizes"]
     names = g.op("Split", x, _int64(*sizes), outputs=len(sizes), axis=eqn.params["axis"])
@@ -290,6 +317,7 @@ OPERATORS: dict[str, Operator] = {
     "exp2": _exp2,
     "expand_dims": _expand_dims,
     "expm1": _expm1,
+    "gather": _gather,
     "integer_pow": _integer_pow,
     "is_finite": _is_finite,
     "log1p": _log1p,

@@ -20,7 +20,7 @@ from jaxrl.types import PyTree, Spec
 Memory = tuple[Any, ...]
 Step = Callable[[PyTree, Memory], tuple[Any, Memory]]
 
-BATCHES = (1, 7, 64)
+BATCHES = (1, 63)
 """How many observations the copies are compared on, at a time."""
 
 STEPS = 4
@@ -66,34 +66,37 @@ def start(memory: Memory, batch: int) -> Memory:
 
 def compare(live: Stepper, copy: Step, what: str) -> tuple[float, int]:
     """Play both on the same observations. -> the largest difference, the number of actions."""
-    step = jax.jit(live.step)
+    steps, total = STEPS if live.memory else 1, sum(BATCHES)
+    keys = jax.random.split(jax.random.key(0), (steps, total))
+    obs = jax.device_get(jax.jit(jax.vmap(jax.vmap(live.spec.obs_space.sample)))(keys))
+    wanted = _play(jax.jit(live.step), live, obs, 0, total)
+    ends = np.cumsum(BATCHES)
+    parts = zip(ends - BATCHES, ends, strict=True)
+    given = np.concatenate([_play(copy, live, obs, a, b) for a, b in parts], 1)
+    if given.shape != wanted.shape or given.dtype != wanted.dtype:
+        raise RuntimeError(
+            f"{what} gives actions {given.dtype}{given.shape[2:]}, the policy gives "
+            f"{wanted.dtype}{wanted.shape[2:]}: it was not written."
+        )
+    gap = np.abs(given.astype(np.float64) - wanted)
+    worst = float(gap.max(initial=0.0))
+    scale = float(np.abs(wanted).max(initial=1.0))
     continuous = isinstance(live.spec.action_space, spaces.Box)
-    worst, scale, compared, other = 0.0, 1.0, 0, 0
-    for batch in BATCHES:
-        ours = theirs = start(live.memory, batch)
-        for i in range(STEPS if live.memory else 1):
-            keys = jax.random.split(jax.random.fold_in(jax.random.key(batch), i), batch)
-            obs = jax.tree.map(np.asarray, jax.vmap(live.spec.obs_space.sample)(keys))
-            with jax.default_matmul_precision("highest"):
-                action, ours = step(obs, ours)
-            given, theirs = copy(obs, theirs)
-            action, given = np.asarray(action), np.asarray(given)
-            if given.shape != action.shape or given.dtype != action.dtype:
-                raise RuntimeError(
-                    f"{what} gives actions {given.dtype}{given.shape}, the policy gives "
-                    f"{action.dtype}{action.shape}: it was not written."
-                )
-            compared += batch
-            if not action.size:
-                continue
-            gap = np.abs(given.astype(np.float64) - action)
-            worst = max(worst, float(gap.max()))
-            scale = max(scale, float(np.abs(action).max()))
-            other += int((gap > 0).sum())
-    # Not <=, so that NaN counts as a difference.
-    if not (worst < TOLERANCE * scale if continuous else other == 0):
-        shown = f"by up to {worst:.3g}" if continuous else f"in {other} of {compared}"
+    # Not >, so that NaN counts as a difference.
+    if not worst <= (TOLERANCE * scale if continuous else 0.0):
+        other = int((gap > 0).reshape(steps, total, -1).any(-1).sum())
+        shown = f"by up to {worst:.3g}" if continuous else f"in {other} of {steps * total}"
         raise RuntimeError(
             f"{what} does not act as the live policy: actions differ {shown}. It was not written."
         )
-    return worst, compared
+    return worst, steps * total
+
+
+def _play(step: Step, live: Stepper, obs: PyTree, begin: int, end: int) -> Any:
+    """The actions [steps, end - begin, ...] in some of the environments."""
+    memory, actions = start(live.memory, end - begin), []
+    for i in range(jax.tree.leaves(obs)[0].shape[0]):
+        with jax.default_matmul_precision("highest"):
+            action, memory = step(jax.tree.map(lambda x, i=i: x[i, begin:end], obs), memory)
+        actions.append(np.asarray(action))
+    return np.stack(actions)
