@@ -100,7 +100,7 @@ def _content(metadata: dict[str, str], path: Path) -> Content:
     if content.get("format") != FORMAT:
         tensors.refuse(
             path,
-            f"it has format {str(content.get('format'))[:20]!r}, and this jaxrl ({__version__}) "
+            f"it has format {str(content.get('format'))[:20]}, and this jaxrl ({__version__}) "
             f"reads format {FORMAT}",
         )
     missing = [name for name in ("agent", "spec") if name not in content]
@@ -193,13 +193,13 @@ def check_space(space: Any, at: str) -> None:
         case spaces.Dict(items) if isinstance(items, tuple):
             for item in items:
                 if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
-                    raise FileRefused(f"{at} has {str(item)[:40]!r} among its parts")
+                    raise FileRefused(f"{at} has {str(item)[:40]} among its parts")
                 check_space(item[1], f"{at}.{item[0]}")
             if len(dict(items)) == len(items) > 0:
                 return
         case _:
             pass
-    raise FileRefused(f"{at} is {str(space)[:60]!r}")
+    raise FileRefused(f"{at} is {str(space)[:60]}")
 
 
 def _check_box(space: spaces.Box, at: str) -> None:

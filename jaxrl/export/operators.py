@@ -158,23 +158,23 @@ def _slice(g: Graph, eqn: Any, x: Value) -> Value:
 
 
 def _gather(g: Graph, eqn: Any, x: Value, index: Value) -> Value:
-    """Of indexing along one axis, by numbers that are known."""
-    where = eqn.params["dimension_numbers"]
-    sizes, taken = _shape(eqn.invars[0]), eqn.params["slice_sizes"]
-    axes = tuple(where.start_index_map)
+    """Of indexing and slicing by numbers that are known, along one axis or at one place."""
+    where, taken = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    sizes, axes = _shape(eqn.invars[0]), tuple(where.start_index_map)
+    lone = not isinstance(index, str) and index.ndim == 1
     whole = all(taken[i] == sizes[i] for i in range(len(sizes)) if i not in axes)
-    if (
-        isinstance(index, str)
-        or len(axes) != 1
-        or tuple(where.collapsed_slice_dims) != axes
-        or where.operand_batching_dims
-        or taken[axes[0]] != 1
-        or not whole
-        or not np.all((index >= 0) & (index < sizes[axes[0]]))
-    ):
+    single = len(axes) == 1 and tuple(where.collapsed_slice_dims) == axes
+    if isinstance(index, str) or where.operand_batching_dims or not whole or not (lone or single):
         raise NotImplementedError(
             "ONNX export: indexing along several axes, or by computed numbers."
         )
+    last = index + np.array([taken[i] for i in axes])
+    if (index < 0).any() or (last > np.array([sizes[i] for i in axes])).any():
+        raise NotImplementedError("ONNX export: indexing outside of an array.")
+    if lone:
+        y = g.op("Slice", x, _int64(*index), _int64(*last), _int64(*axes))
+        gone = where.collapsed_slice_dims
+        return g.op("Squeeze", y, _int64(*gone)) if gone else y
     (axis,), index = axes, np.asarray(index[..., 0], np.int64)
     y = g.op("Gather", x, index, axis=axis)
     inner = range(axis, axis + index.ndim)  # where ONNX puts the axes of the index

@@ -72,21 +72,25 @@ CASES: dict[str, tuple[Callable[[], Any], spaces.Space, spaces.Space]] = {
 }
 
 
+def filled(agent: Any, spec: Spec) -> Policy:
+    """With random parameters, and without a compiler."""
+    shapes = jax.eval_shape(lambda key: agent.init(key, spec), jax.random.key(0))
+    chance = np.random.default_rng(1)
+
+    def fill(x: Any) -> jax.Array:
+        if x.dtype != np.float32:
+            return jnp.full(x.shape, 3 if x.shape == () else 0, x.dtype)
+        values = chance.normal(size=x.shape) / np.sqrt(x.shape[-2] if len(x.shape) > 1 else 4)
+        return jnp.asarray(values if len(x.shape) > 1 else np.abs(values), np.float32)
+
+    return Policy(agent, jax.tree.map(fill, shapes), spec)
+
+
 @functools.cache
 def policy(name: str) -> Policy:
-    """With parameters as different from one another as those of a trained one."""
     make, obs_space, action_space = CASES[name]
-    agent, spec = make(), Spec(obs_space, action_space, 100, 10_000)
-    state = agent.init(jax.random.key(1), spec)
-    leaves, treedef = jax.tree.flatten(state)
-
-    def moved(i: int, x: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        noise = jax.random.normal(jax.random.key(i), x.shape)
-        return x + 0.3 * noise if x.ndim > 1 else x + 0.3 * jnp.abs(noise)
-
-    return Policy(agent, treedef.unflatten([moved(i, x) for i, x in enumerate(leaves)]), spec)
+    agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), make())
+    return filled(agent, Spec(obs_space, action_space, 100, 10_000))
 
 
 def draw(space: spaces.Space, batch: int, chance: np.random.Generator) -> Any:
@@ -132,7 +136,11 @@ def compare(name: str, step: Callable[[Any, Any], tuple[Any, Any]], memory: Any)
 # -------------------------------------------------------------------------------------- programs
 
 
-@pytest.mark.parametrize("name", CASES)
+def mostly_slow(*quick: str) -> list[Any]:
+    return [x if x in quick else pytest.param(x, marks=pytest.mark.slow) for x in CASES]
+
+
+@pytest.mark.parametrize("name", mostly_slow("masked multi-discrete", "Gaussian, unbounded"))
 def test_a_program_acts_as_the_policy(name: str, tmp_path: Path) -> None:
     one = policy(name)
     made = one.export(tmp_path / "p")
@@ -159,6 +167,7 @@ def test_one_observation_at_a_time(name: str) -> None:
     np.testing.assert_allclose(action, actions(name)[0][2], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_program_is_played_by_evaluate(tmp_path: Path) -> None:
     env = jaxrl.envs.make("CartPole-v1")
     run = jaxrl.train(PPO(), env, jax.random.split(jax.random.key(0), 2), steps=64)[1]
@@ -168,8 +177,8 @@ def test_a_program_is_played_by_evaluate(tmp_path: Path) -> None:
 
 
 def test_a_process_without_jaxrl_reads_a_program(tmp_path: Path) -> None:
-    policy("LSTM").export(tmp_path / "lstm")
-    policy("masked").export(tmp_path / "masked")
+    (tmp_path / "lstm").write_bytes(written("LSTM"))
+    (tmp_path / "masked").write_bytes(written("masked"))
     code = """
 import sys
 sys.modules["jaxrl"] = None  # an import of it would fail
@@ -197,7 +206,10 @@ print(masked.call({"observation": obs[:4], "action_mask": mask}).tolist())
 # ------------------------------------------------------------------------------------------ ONNX
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow("masked multi-discrete", "Gaussian, normalised", "tanh", "MinAtar", "LSTM", "GRU"),
+)
 def test_a_model_acts_as_the_policy(name: str, tmp_path: Path) -> None:
     import onnx
     import onnxruntime
@@ -249,8 +261,7 @@ class Sorted(nn.Module):
 
 
 def own(torso: nn.Module) -> Policy:
-    agent, spec = PPO(actor=torso, policy=policies.TanhGaussian), Spec(VECTOR, TWO)
-    return Policy(agent, agent.init(jax.random.key(0), spec), spec)
+    return filled(PPO(actor=torso, policy=policies.TanhGaussian), Spec(VECTOR, TWO))
 
 
 def test_networks_of_ones_own(tmp_path: Path) -> None:
@@ -264,7 +275,9 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- the check
 
 
-@pytest.mark.parametrize(("name", "shown"), [("tanh", "by up to"), ("MinAtar", r"in \d+ of 64")])
+@pytest.mark.parametrize(
+    ("name", "shown"), [("tanh", "by up to"), ("masked multi-discrete", r"in \d+ of 64")]
+)
 def test_a_copy_that_differs_is_not_written(
     name: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,15 +394,14 @@ def test_what_is_sealed_but_wrong_is_refused() -> None:
 
 def test_only_what_acting_needs_is_in_a_program() -> None:
     """A replay of half a million observations would be seen in the size of the file."""
-    make = dataclasses.replace(CASES["SAC"][0](), capacity=500_000)
-    spec = Spec(VECTOR, TWO, 100, 1000)
-    one = Policy(make, make.init(jax.random.key(0), spec), spec)
-    live = stepper.stepper(one.agent, one.state, one.spec)
-    assert live.memory == ()
-    from jaxrl import acting
-
-    kept = acting.strip(one.agent, one.state, one.spec)
-    assert sum(x.size for x in jax.tree.leaves(kept)) < 200
+    agent = dataclasses.replace(CASES["SAC"][0](), capacity=500_000)
+    one = filled(agent, Spec(VECTOR, TWO, 100, 1000))
+    assert sum(x.nbytes for x in jax.tree.leaves(one.state)) > 10_000_000
+    content: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxrl.tensors.put", lambda path, x: content.append(x))
+        program.write(one, Path("p"))
+    assert len(content[0]) < 20_000
 
 
 def test_the_code_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

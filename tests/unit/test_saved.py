@@ -59,27 +59,25 @@ CASES: dict[str, tuple[Callable[[], Any], spaces.Space, spaces.Space]] = {
 }
 
 
+def filled(agent: Any, spec: Spec) -> Policy:
+    """With random parameters, and without a compiler."""
+    shapes = jax.eval_shape(lambda key: agent.init(key, spec), jax.random.key(0))
+    chance = np.random.default_rng(1)
+
+    def fill(x: Any) -> jax.Array:
+        if x.dtype != np.float32:
+            return jnp.full(x.shape, 3 if x.shape == () else 0, x.dtype)
+        values = chance.normal(size=x.shape) / np.sqrt(x.shape[-2] if len(x.shape) > 1 else 4)
+        return jnp.asarray(values if len(x.shape) > 1 else np.abs(values), np.float32)
+
+    return Policy(agent, jax.tree.map(fill, shapes), spec)
+
+
 @functools.cache
 def policy(name: str) -> Policy:
-    """As after some training: no parameter, moment or counter is what it was at the start."""
     make, obs_space, action_space = CASES[name]
-    agent, spec = make(), Spec(obs_space, action_space, 100, 10_000)
-    agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent)
-    state = agent.init(jax.random.key(1), spec)
-    leaves, treedef = jax.tree.flatten(state)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-
-    def moved(x: jax.Array, key: jax.Array) -> jax.Array:
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            return jnp.abs(x) + 0.5 * jax.random.uniform(key, x.shape)
-        return x + 3 if x.dtype == jnp.int32 and x.ndim == 0 else x
-
-    def signed(x: jax.Array, key: jax.Array) -> jax.Array:
-        y = moved(x, key)
-        return y * jax.random.rademacher(key, x.shape, y.dtype) if x.ndim == 2 else y
-
-    state = treedef.unflatten([signed(x, k) for x, k in zip(leaves, keys, strict=True)])
-    return Policy(agent, state, spec)
+    agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), make())
+    return filled(agent, Spec(obs_space, action_space, 100, 10_000))
 
 
 def draw(space: spaces.Space, batch: int, chance: np.random.Generator) -> Any:
@@ -115,7 +113,12 @@ def play(one: Policy, batch: int = 16, explore: bool = False) -> np.ndarray:
 # ------------------------------------------------------------------------------------- the same
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("PPO Gaussian normalised", "PPO recurrent", "DQN masked", "SAC")
+
+
+@pytest.mark.parametrize(
+    "name", [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in CASES]
+)
 def test_it_acts_as_it_did(name: str, tmp_path: Path) -> None:
     one = policy(name)
     again = jaxrl.load_policy(one.save(tmp_path / "p.safetensors"))
@@ -226,7 +229,7 @@ class Careless:
 def test_an_agent_of_ones_own_is_given(tmp_path: Path) -> None:
     spec = Spec(VECTOR, spaces.Discrete(2))
     agent = PPO(actor=Net())
-    one = Policy(agent, agent.init(jax.random.key(0), spec), spec)
+    one = filled(agent, spec)
     path = one.save(tmp_path / "p")
     with pytest.raises(FileRefused, match=r"cannot be built .*agent=\.\.\."):
         jaxrl.load_policy(path)
@@ -549,7 +552,7 @@ def test_any_part_of_it_may_be_junk(harmless: None) -> None:
     arrays, metadata = tensors.unpack(saved.packed(policy("PPO tanh")), "x")
     everywhere = places(json.loads(metadata["jaxrl"]))
     refused = 0
-    for _ in range(150):
+    for _ in range(60):
         content = json.loads(metadata["jaxrl"])
         *path, last = chance.choice(everywhere)
         place = content
@@ -564,7 +567,7 @@ def test_any_part_of_it_may_be_junk(harmless: None) -> None:
             refused += 1
         else:
             assert isinstance(again, Policy)
-    assert refused > 75
+    assert refused > 30
 
 
 # -------------------------------------------------------------------------------------- the disk
