@@ -142,6 +142,18 @@ def _concatenate(g: Graph, eqn: Any, *parts: Value) -> Value:
     return g.op("Concat", *parts, axis=eqn.params["dimension"])
 
 
+def _stack(g: Graph, eqn: Any, *parts: Value) -> Value:
+    axis = eqn.params["axis"]
+    return g.op("Concat", *(g.op("Unsqueeze", x, _int64(axis)) for x in parts), axis=axis)
+
+
+def _unstack(g: Graph, eqn: Any, x: Value) -> list[Value]:
+    axis, count = eqn.params["axis"], len(eqn.outvars)
+    names = g.op("Split", x, _int64(*[1] * count), outputs=count, axis=axis)
+    names = names if isinstance(names, list) else [names]
+    return [g.op("Squeeze", name, _int64(axis)) for name in names]
+
+
 def _slice(g: Graph, eqn: Any, x: Value) -> Value:
     sizes, begin, end = (
         _shape(eqn.invars[0]),
@@ -337,6 +349,8 @@ OPERATORS: dict[str, Operator] = {
     "split": _split,
     "square": _square,
     "squeeze": _squeeze,
+    "stack": _stack,
     "stop_gradient": _same,
     "transpose": _transpose,
+    "unstack": _unstack,
 }
