@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from jaxrl.agents.value.r2d2 import R2D2
     from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
+    from jaxrl.export.program import ExportedPolicy, load_exported
     from jaxrl.guard import NonFinite
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
+    from jaxrl.saved import load_policy
     from jaxrl.struct import struct
     from jaxrl.sweep import Sweep, sweep
+    from jaxrl.tensors import FileRefused
     from jaxrl.train import stream, train
 
 __version__ = "0.1.0"
@@ -40,6 +43,8 @@ _HOMES = {
     "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
     "Evaluation": "jaxrl.evaluate",
+    "ExportedPolicy": "jaxrl.export.program",
+    "FileRefused": "jaxrl.tensors",
     "NonFinite": "jaxrl.guard",
     "NormalizeObs": "jaxrl.normalize",
     "NormalizeReward": "jaxrl.normalize",
@@ -50,6 +55,8 @@ _HOMES = {
     "SAC": "jaxrl.agents.control.sac",
     "Sweep": "jaxrl.sweep",
     "evaluate": "jaxrl.evaluate",
+    "load_exported": "jaxrl.export.program",
+    "load_policy": "jaxrl.saved",
     "restore": "jaxrl.resume",
     "resume": "jaxrl.resume",
     "stream": "jaxrl.train",
@@ -66,6 +73,8 @@ __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Evaluation",
+    "ExportedPolicy",
+    "FileRefused",
     "NonFinite",
     "NormalizeObs",
     "NormalizeReward",
@@ -74,6 +83,8 @@ __all__ = [
     "Sweep",
     "envs",
     "evaluate",
+    "load_exported",
+    "load_policy",
     "losses",
     "networks",
     "optim",

@@ -17,6 +17,9 @@ from jaxrl.types import Env, Key, Metrics, PyTree, Spec
 if TYPE_CHECKING:
     from jaxrl.video import Film
 
+if TYPE_CHECKING:
+    from jaxrl.export import Export
+
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
@@ -84,6 +87,19 @@ class Policy:
         out = _act(self.agent, self.state, obs, key, explore, memory)
         return out if leading else jax.tree.map(lambda x: x[0], out)
 
+    def save(self, path: str | Path) -> Path:
+        """Write what acting needs to a file, which `jaxrl.load_policy` reads. -> the path"""
+        from jaxrl.saved import save
+
+        return save(self, path)
+
+    def export(self, path: str | Path, format: str = "jax") -> Export:
+        """Write a program that acts as this policy without exploration: "jax" (`jax.export`, for
+        CPUs and CUDA) or "onnx". See docs/policies.md."""
+        from jaxrl.export import export
+
+        return export(self, path, format)
+
 
 def _act_one(
     agent: Any, state: Any, obs: PyTree, key: Key, explore: bool, memory: PyTree
@@ -132,6 +148,14 @@ class Result:
                 "jaxrl.evaluate(result, env) to play them all."
             )
         return Policy(self.agent, self.state, self.spec)
+
+    def save_policy(self, path: str | Path) -> Path:
+        """Write the policy to a file, which `jaxrl.load_policy` reads. -> the path"""
+        return self.policy.save(path)
+
+    def export(self, path: str | Path, format: str = "jax") -> Export:
+        """Write the policy as a program that needs no jaxrl: "jax" or "onnx"."""
+        return self.policy.export(path, format)
 
     @property
     def compile_seconds(self) -> float:

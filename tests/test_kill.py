@@ -18,6 +18,7 @@ import pytest
 
 WORKER = Path(__file__).parent / "kill_worker.py"
 PATIENCE = 120.0  # seconds a life may take to show a sign of itself
+CASES = 10
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 
@@ -41,10 +42,10 @@ class Worker:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def begin(self, folder: Path, checkpoint: bool) -> int:
+    def begin(self, folder: Path, checkpoint: bool, first: int = 0) -> int:
         """-> the number of the child that lives this life."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{folder} {int(checkpoint)}\n")
+        self.process.stdin.write(f"{folder} {int(checkpoint)} {first}\n")
         self.process.stdin.flush()
         return int(self.said())
 
@@ -90,14 +91,17 @@ def wait_for(
 
 def kill_often(worker: Worker, folder: Path, kills: int) -> tuple[int, int]:
     """Kill `kills` lives, then let one come to its end. -> how many were killed in the midst of a
-    save, the status of the last."""
+    save, the status of the last.
+
+    The lives begin with one case after the other, so that each case is killed as often.
+    """
     chance = random.Random(20)
-    plan = [i % 5 < 2 for i in range(kills)]
+    plan = [(i % CASES, i // CASES % 2 == 0) for i in range(kills)]
     chance.shuffle(plan)
     within = 0
-    for aim_at_save in plan:
+    for case, aim_at_save in plan:
         before, drafts = finished(folder), saves(folder)
-        child = worker.begin(folder, True)
+        child = worker.begin(folder, True, case)
         wait_for(finished, folder, before, chance.randrange(0, 3), child)
         if aim_at_save:
             wait_for(saves, folder, drafts, 1, child)
@@ -125,7 +129,7 @@ def check(tmp_path: Path, scale: int, kills: int) -> None:
         worker.close()
     assert within >= kills // 5
     results = sorted(x.name for x in quiet.glob("*.npz"))
-    assert len(results) == 6
+    assert len(results) == CASES
     for name in results:
         with np.load(quiet / name) as whole, np.load(hunted / name) as pieces:
             assert whole.files == pieces.files

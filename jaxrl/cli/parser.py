@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "train every combination of some settings",
     "plot": "draw learning curves of one or several runs",
     "report": "write a page about a run: metrics, settings, circumstances",
+    "export": "write what was learned to a file, for jaxrl or for others",
     "bench": "measure steps per second on this machine",
     "list": "what there is: agents, envs, presets, runs",
     "doctor": "what is installed, which devices are seen, what is slow and how to mend it",
@@ -186,6 +187,18 @@ def _eval(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="every return, as JSON")
 
 
+def _export(parser: Parser) -> None:
+    parser.add_argument("folder")
+    parser.add_argument("--format", choices=("policy", "jax", "onnx"), default="policy",
+                        help="policy: for jaxrl.load_policy; jax: a jax.export program; "
+                        "onnx [policy]")  # fmt: skip
+    parser.add_argument("--output", metavar="FILE", required=True, help="to write to")
+    parser.add_argument("--step", default="newest", metavar="WHICH",
+                        help='"newest", "best" or a number of steps [newest]')  # fmt: skip
+    parser.add_argument("--run", type=int, metavar="I",
+                        help="which of several runs, from 0 [of one run: that one]")  # fmt: skip
+
+
 def _plot(parser: Parser) -> None:
     parser.add_argument("folder", nargs="+", help="of runs, drawn together")
     parser.add_argument("--metric", default="episode/return", metavar="NAME",
@@ -241,7 +254,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     with_agents = {"train": _train, "sweep": _sweep, "bench": _bench}
     others = {"resume": _resume, "eval": _eval, "enjoy": _enjoy, "plot": _plot, "report": _report,
-              "list": _list, "doctor": _doctor}  # fmt: skip
+              "export": _export, "list": _list, "doctor": _doctor}  # fmt: skip
     for name, about in COMMANDS.items():
         one = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         if name in with_agents:
@@ -312,7 +325,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `jaxrl list envs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, RuntimeError, ModuleNotFoundError, OSError) as error:
         if given.traceback:
             raise
         print(f"jaxrl {given.command}: {error}", file=sys.stderr)
