@@ -6,6 +6,7 @@ minutes on two cores. The report is photographed with Playwright's Chromium, whe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import sys
@@ -107,12 +108,17 @@ def report() -> None:
         return
     from playwright.sync_api import sync_playwright
 
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        contextlib.chdir(place),
+        sync_playwright() as play,
+    ):
+        folder = "runs/cartpole"
         run = jaxrl.train(
             jaxrl.PPO(), CARTPOLE, jax.random.split(KEY, 10), steps=100_000, log=folder
         )
         run[0].video(Path(folder) / "episode.gif", max_steps=200)
-        page = pages.write(pages.of_folder(folder), Path(folder) / "r.html")
+        page = pages.write(pages.of_folder(folder), Path(folder) / "r.html").absolute()
         browser = play.chromium.launch(executable_path=shutil.which("chromium"))  # or its own
         halves: list[Image.Image] = []
         for scheme in ("light", "dark"):
