@@ -261,13 +261,14 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if EVENTS is None:
         return
     if event in DANGEROUS:
-        EVENTS.append(event)
+        EVENTS.append(f"{event} {arguments}")
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
         EVENTS.append(f"open {arguments[0]}")
 
 
 @pytest.fixture(scope="module")
 def hook() -> None:
+    jax.jit(lambda x: x + 1)(1.0).block_until_ready()  # makes the folder of compiled programs
     sys.addaudithook(_audit)  # for good: it looks only while EVENTS is a list
 
 
