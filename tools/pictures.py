@@ -18,9 +18,8 @@ import jax
 from PIL import Image, ImageDraw
 
 import jaxrl
-from jaxrl import cache, palette, video
+from jaxrl import cache, drawing, palette, video
 from jaxrl import report as pages
-from jaxrl.envs import drawing
 
 PLACE = Path(__file__).parents[1] / "docs" / "images"
 DPI = 75

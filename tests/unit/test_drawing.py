@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import palette
-from jaxrl.envs import drawing, wrappers
+from jaxrl import drawing, palette, wrappers
+from jaxrl.drawing import NoPicture
 from jaxrl.envs.adapters import camera, mjx
-from jaxrl.envs.drawing import NoPicture
 
 WITHOUT = {
     # Nothing to see but a number or two.
