@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import drawing, palette, wrappers
+from jaxrl import drawing, palette
 from jaxrl.drawing import NoPicture
+from jaxrl.envs import wrappers
 from jaxrl.envs.adapters import camera, mjx
 
 WITHOUT = {
