@@ -10,6 +10,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "pictures.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
