@@ -154,19 +154,22 @@ def names() -> list[str]:
 _made: dict[Any, Any] = {}
 
 
-def _limited(name: str, options: dict[str, Any], max_steps: int | None) -> tuple[Any, int | None]:
-    """-> the environment with its own limit out of reach, and the limit to put round it"""
+def _build(name: str, options: dict[str, Any], max_steps: int | None) -> Any:
+    """The environment, its own limit one step out of reach."""
     jumanji = library("jumanji", "jumanji")
     try:
         env = jumanji.make(name, **options)
     except TypeError as error:
         known = [p for p in inspect.signature(_class(name)).parameters if p != "viewer"]
         raise ValueError(f"jumanji/{name}: {error}. It has: {', '.join(known)}.") from error
-    limit = getattr(env, "time_limit", None)
-    if limit is None or name in COUNT_DOWN:
-        return env, max_steps
-    max_steps = int(limit) if max_steps is None else max_steps
-    return jumanji.make(name, **(options | {"time_limit": max_steps + 1})), max_steps
+    if not _timed(env, name):
+        return env
+    limit = int(env.time_limit) if max_steps is None else max_steps
+    return jumanji.make(name, **(options | {"time_limit": limit + 1}))
+
+
+def _timed(env: Any, name: str) -> bool:
+    return getattr(env, "time_limit", None) is not None and name not in COUNT_DOWN
 
 
 def _class(name: str) -> Any:
@@ -186,18 +189,8 @@ def make(
     if max_steps is not None:
         checks.positive_int(max_steps, "max_steps")
     key = (name, *sorted({"max_steps": max_steps, **options}.items()))
-    limits: dict[int, int | None] = {}
-
-    def build() -> Any:
-        env, limits[0] = _limited(name, options, max_steps)
-        return env
-
-    env = once(_made, key, build)
-    if 0 not in limits:
-        limit = getattr(env, "time_limit", None)
-        known = limit is not None and name not in COUNT_DOWN
-        limits[0] = limit - 1 if known else max_steps
-    limit = limits[0]
+    env = once(_made, key, lambda: _build(name, options, max_steps))
+    limit = int(env.time_limit) - 1 if _timed(env, name) else max_steps
 
     arrays = parts(jax.eval_shape(lambda: env.reset(jax.random.PRNGKey(0))[1].observation))
     specs = parts(env.observation_spec)
