@@ -578,7 +578,9 @@ def test_jaxmarl_one_agent_among_others() -> None:
     np.testing.assert_array_equal(everything[-obs.shape[0] :], obs)
     key, *_ = jax.random.split(KEY, 1 + len(one.rest))
     obs_now, _, rewards, _, _ = one.env.step_env(
-        jax.random.key_data(key), joint.state, {a: 0 for a in one.rest} | {"agent_0": jnp.int32(2)}
+        jax.random.key_data(key),
+        joint.state,
+        dict.fromkeys(one.rest, 0) | {"agent_0": jnp.int32(2)},
     )
     _, step = one.step(state, jnp.int32(2), KEY)
     np.testing.assert_allclose(step.obs, obs_now["agent_0"], atol=1e-6)
