@@ -99,19 +99,18 @@ class Jumanji:
 
 
 def parts(x: Any, name: str = "") -> dict[str, Any]:
-    """The arrays of a nested observation or the specs of one, by dotted name."""
+    """The arrays of a nested observation, or the specs of one, by dotted name."""
     if hasattr(x, "_asdict"):
         inner = x._asdict()
     elif dataclasses.is_dataclass(x):
         inner = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
-    elif not hasattr(x, "shape") and hasattr(x, "__dict__"):  # a nested spec
-        inner = {k: v for k, v in vars(x).items() if not k.startswith("_")}
+    elif hasattr(x, "validate") and not hasattr(x, "shape"):  # a nested spec
+        inner = {k: spec for k, spec in vars(x).items() if hasattr(spec, "validate")}
     else:
         return {name: x}
     found: dict[str, Any] = {}
     for part, value in inner.items():
-        if type(value).__module__ != "builtins":
-            found |= parts(value, f"{name}.{part}" if name else part)
+        found |= parts(value, f"{name}.{part}" if name else part)
     return found
 
 
@@ -120,9 +119,10 @@ def _counts(spec: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in np.broadcast_to(np.asarray(spec.maximum) + 1, spec.shape))
 
 
-def _part_space(spec: Any, array: Any) -> spaces.Space:
-    """`array` says the shape and the type, which specs do not always state."""
-    if hasattr(spec, "num_values") and not spec.shape:
+def _part_space(name: str, spec: Any, array: Any) -> spaces.Space:
+    """`array` says the shape and the type, which specs do not always state. The time stays a
+    number: as a choice it would be thousands of flags."""
+    if hasattr(spec, "num_values") and not spec.shape and name != TIME:
         return spaces.Discrete(int(spec.num_values))
     if not hasattr(spec, "minimum"):
         return box(array)
@@ -203,7 +203,7 @@ def make(
             raise ValueError(
                 f"observe={observe!r}: jumanji/{name} shows {', '.join(known)}, and no {part!r}."
             )
-    shown = {part: _part_space(specs[part], arrays[part]) for part in observe}
+    shown = {part: _part_space(part, specs[part], arrays[part]) for part in observe}
     obs_space: spaces.Space = spaces.Dict(shown) if len(shown) != 1 else shown[observe[0]]
     if mask is not None:
         bits = spaces.Box(0, 1, (math.prod(mask.shape),), np.bool_)

@@ -20,6 +20,9 @@ from jaxrl.envs.adapters import recipe as recall
 from jaxrl.struct import static, struct
 from jaxrl.types import Env, Key, PyTree, Step
 
+SYMBOLS = ("symbolic", "symbolic_first_person", "categorical", "categorical_first_person")
+VIEWS = (*SYMBOLS, "rgb", "rgb_first_person")
+
 
 @struct
 class Navix:
@@ -60,7 +63,7 @@ class Navix:
         """What is carried on: without the pictures of all tiles where no one looks at them, some
         80 kB per environment at 5 x 5."""
         obs = jnp.asarray(timestep.observation)
-        if "rgb" not in self.env.value.observation_fn.__name__:
+        if getattr(self.env.value.observation_fn, "__name__", "") in SYMBOLS:
             timestep = timestep.replace(state=timestep.state.replace(cache=None))
         timestep = timestep.replace(observation=jnp.zeros(()))  # computed anew, not used again
         return settled(timestep), settled(obs)
@@ -102,9 +105,3 @@ def make(name: str, observation_fn: Any = "symbolic", **options: Any) -> Env:
 
     key = (name, *sorted({"observation_fn": observation_fn, **options}.items()))
     return cast(Env, Navix(once(_made, key, build)))
-
-
-VIEWS = (
-    "symbolic", "symbolic_first_person", "categorical", "categorical_first_person", "rgb",
-    "rgb_first_person",
-)  # fmt: skip

@@ -57,10 +57,9 @@ def alongside(
             if legal:
                 mask = jnp.where(obs["action_mask"], 0.0, -jnp.inf)
                 action = jax.random.categorical(act_key, mask).astype(jnp.int32)
-            own_key, reset_key = restart_keys(step_key)
-            after, step = env.step(ours, action, own_key)
+            after, step = env.step(ours, action, step_key)
             over = step.terminated | step.truncated
-            fresh = env.reset(restart(after, reset_key))
+            fresh = env.reset(restart(after, step_key))
             ours, obs = pick(over, fresh, (after, step.obs))
             theirs, reward, ended, seen = advance(theirs, action, step_key)
             reward = jnp.asarray(reward, jnp.float32)
@@ -74,9 +73,6 @@ def alongside(
         carry = (state, obs, begin(jax.random.key_data(key)))
         return jax.lax.scan(body, carry, jax.random.split(key, steps))[1]
 
-    def restart_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return key, key
-
     ours, theirs, terminated = jax.device_get(play(key))
     return ours, theirs, terminated
 
@@ -86,13 +82,12 @@ def same(ours: Any, theirs: Any, episodes: int = 3, exact: bool = True) -> None:
     assert ours[1].sum() >= episodes
     np.testing.assert_array_equal(ours[1], theirs[1])
     for mine, other in zip((ours[0], ours[2]), (theirs[0], theirs[2])):
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(
-                x, np.asarray(y, x.dtype).reshape(x.shape), atol=0 if exact else 1e-6
-            ),
-            mine,
-            other,
-        )
+        for x, y in zip(jax.tree.leaves(mine), jax.tree.leaves(other), strict=True):
+            y = y.astype(x.dtype).reshape(x.shape)
+            if exact:
+                np.testing.assert_array_equal(x, y)
+            else:
+                np.testing.assert_allclose(x, y, atol=1e-6)
 
 
 def final_observations_are_true(name: str, limit: int, **options: Any) -> None:
