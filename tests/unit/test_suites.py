@@ -331,6 +331,21 @@ def test_pgx_rewards_are_the_learners() -> None:
     assert set(np.unique(random.returns)) <= {-1.0, 0.0, 1.0}
 
 
+def test_pgx_a_trained_policy_is_an_opponent() -> None:
+    pytest.importorskip("pgx")
+    env = jaxrl.envs.Flatten(jaxrl.envs.make("pgx/tic_tac_toe"))
+    run = jaxrl.train(jaxrl.PPO(num_envs=4, num_steps=8), env, KEY, steps=32)
+
+    def trained(obs: Any, key: jax.Array) -> jax.Array:
+        board = obs["observation"].ravel().astype(jnp.float32)
+        return run.policy({"observation": board, "action_mask": obs["action_mask"]})
+
+    harder = jaxrl.envs.make("pgx/tic_tac_toe", opponent=trained)
+    state, obs = harder.reset(KEY)
+    _, step = jax.jit(harder.step)(state, jnp.argmax(obs["action_mask"]).astype(jnp.int32), KEY)
+    assert step.obs["observation"].sum() == obs["observation"].sum() + 2
+
+
 def test_pgx_options() -> None:
     pytest.importorskip("pgx")
     assert jaxrl.envs.make("pgx/go_9x9", komi=5.5).action_space == spaces.Discrete(82)
