@@ -61,7 +61,7 @@ class JaxMarl:
     rest: tuple[str, ...] = static("who is not")
     obs_space: spaces.Space = static("what it shows")
     action_space: spaces.Space = static("what it takes")
-    masked: bool = static("whether the library tells available actions", default=False)
+    masked: bool = static("whether the library tells available actions")
     clock: int | None = static("steps of every episode, 0 if unknown; None: ends are natural")
     others: Others | None = static("agent, observation, key -> action", default=None)
     team: Callable[[jax.Array], jax.Array] = static(

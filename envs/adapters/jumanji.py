@@ -133,9 +133,9 @@ def _action_space(spec: Any, mask: Any, name: str) -> spaces.Space:
     if not jnp.issubdtype(spec.dtype, jnp.integer):
         low, high = (np.broadcast_to(x, spec.shape) for x in (spec.minimum, spec.maximum))
         return spaces.Box(low.reshape(-1), high.reshape(-1))
-    counts = _counts(spec)
-    if not counts:
+    if not spec.shape:
         return spaces.Discrete(int(np.asarray(spec.maximum)) + 1)
+    counts = _counts(spec)
     if mask is None or (len(set(counts)) == 1 and mask.shape == (len(counts), counts[0])):
         return spaces.MultiDiscrete(counts)
     if mask.shape == counts:
