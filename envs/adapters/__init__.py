@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -41,7 +42,9 @@ def settled(state: PyTree) -> PyTree:
 def library(module: str, adapter: str) -> Any:
     """The library behind an adapter of the extra `suites`, or how to install it."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # JaxMARL greets whoever imports it
+        # JaxMARL greets whoever imports it, and what others use deprecated parts of JAX.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
