@@ -304,7 +304,7 @@ def ppo(task: Task) -> list[Piece]:
             x = minibatch.obs
             actor: Any = agent._actor(spec).apply(params["actor"], x)
             return sum(jnp.sum(y) for y in jax.tree.leaves(actor)) + jnp.sum(
-                agent._value(params, x)
+                agent._value(params, x)[0]
             )
 
         def step(params: Any, _: Any) -> Any:

@@ -19,6 +19,8 @@ from jaxrl.types import Env
 ADAPTERS = (
     "brax",
     "craftax",
+    "envpool",
+    "gymnasium",
     "gymnax",
     "jaxmarl",
     "jumanji",

@@ -15,30 +15,36 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.devices import prepare as _prepare
 
 if TYPE_CHECKING:
-    from jaxrl import envs, losses, networks, optim, policies, sinks, spaces
+    from jaxrl import envs, losses, networks, optim, plot, policies, sinks, spaces, video
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
     from jaxrl.agents.value.dqn import DQN
     from jaxrl.agents.value.r2d2 import R2D2
     from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
+    from jaxrl.export.program import ExportedPolicy, load_exported
     from jaxrl.guard import NonFinite
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
+    from jaxrl.saved import load_policy
     from jaxrl.struct import struct
     from jaxrl.sweep import Sweep, sweep
+    from jaxrl.tensors import FileRefused
     from jaxrl.train import stream, train
 
 __version__ = "0.1.0"
 
-_MODULES = ("envs", "losses", "networks", "optim", "policies", "sinks", "spaces")
+_MODULES = ("envs", "losses", "networks", "optim", "plot", "policies", "sinks", "spaces",
+            "video")  # fmt: skip
 
 _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
     "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
     "Evaluation": "jaxrl.evaluate",
+    "ExportedPolicy": "jaxrl.export.program",
+    "FileRefused": "jaxrl.tensors",
     "NonFinite": "jaxrl.guard",
     "NormalizeObs": "jaxrl.normalize",
     "NormalizeReward": "jaxrl.normalize",
@@ -49,6 +55,8 @@ _HOMES = {
     "SAC": "jaxrl.agents.control.sac",
     "Sweep": "jaxrl.sweep",
     "evaluate": "jaxrl.evaluate",
+    "load_exported": "jaxrl.export.program",
+    "load_policy": "jaxrl.saved",
     "restore": "jaxrl.resume",
     "resume": "jaxrl.resume",
     "stream": "jaxrl.train",
@@ -65,6 +73,8 @@ __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Evaluation",
+    "ExportedPolicy",
+    "FileRefused",
     "NonFinite",
     "NormalizeObs",
     "NormalizeReward",
@@ -73,9 +83,12 @@ __all__ = [
     "Sweep",
     "envs",
     "evaluate",
+    "load_exported",
+    "load_policy",
     "losses",
     "networks",
     "optim",
+    "plot",
     "policies",
     "restore",
     "resume",
@@ -85,6 +98,7 @@ __all__ = [
     "struct",
     "sweep",
     "train",
+    "video",
 ]
 
 _prepare()

@@ -2,7 +2,7 @@
 
 brax 0.14.2 calls `jax.device_put_replicated`, which JAX 0.10 no longer has; the function below does
 what it did. Brax's trainer takes no batch of keys, so there is one seed. It calls back after every
-epoch; it is made to wait there until the next measurement.
+epoch, and waits there until the next measurement.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def prepare(task: Task, options: Options) -> Prepared:
     from brax.training.agents.ppo import train as ppo
 
     env = envs.get_environment(task.env, backend="spring")
-    go, finished = threading.Semaphore(), queue.Queue()
+    go, finished = threading.Semaphore(0), queue.Queue()
 
     def nets(*args: Any, **kwargs: Any) -> Any:
         return networks.make_ppo_networks(
@@ -77,20 +77,22 @@ def prepare(task: Task, options: Options) -> Prepared:
 
     made = 0
 
+    def wait() -> int:
+        steps = finished.get()
+        if isinstance(steps, BaseException):
+            raise steps
+        return steps
+
     def run(seconds: float) -> int:
         del seconds
         nonlocal made
         go.release()
-        steps = finished.get()
-        if isinstance(steps, BaseException):
-            raise steps
-        before, made = made, steps
+        before, made = made, wait()
         return made - before
 
     began = time.perf_counter()
     threading.Thread(target=train, daemon=True).start()
-    go.acquire()
-    run(0)  # the first epoch compiles
+    made = wait()  # the first epoch compiles
     first = time.perf_counter() - began
     began = time.perf_counter()
     run(0)

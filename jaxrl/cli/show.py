@@ -1,4 +1,4 @@
-"""plot and list: what is known already, mostly without JAX."""
+"""plot, report and list: what is known already, mostly without JAX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxrl.cli import data
 
 
 def run_plot(given: argparse.Namespace) -> int:
-    from jaxrl.plot import curve
+    from jaxrl.plot import curve, save
     from jaxrl.sinks import files
 
     ax: Any = None
@@ -23,10 +23,19 @@ def run_plot(given: argparse.Namespace) -> int:
         steps, metrics = files.read(table)
         if given.metric not in metrics:
             raise ValueError(f"--metric {given.metric}: {folder} has {', '.join(sorted(metrics))}.")
-        ax = curve(steps, metrics[given.metric], given.metric, label=folder.name, ax=ax)
+        ax = curve(steps, metrics[given.metric], given.metric, label=folder.name, ax=ax,
+                   fan=given.fan)  # fmt: skip
     output = Path(given.output or Path(given.folder[0]) / "curve.png")
-    ax.figure.savefig(output, dpi=150)
+    save(ax, output)
     print(output)
+    return 0
+
+
+def run_report(given: argparse.Namespace) -> int:
+    from jaxrl import report
+
+    output = Path(given.output or Path(given.folder) / "report.html")
+    print(report.write(report.of_folder(given.folder, given.title), output))
     return 0
 
 
@@ -86,7 +95,7 @@ def _class(said: dict[str, Any]) -> str:
 
 
 def _last(table: Path) -> tuple[int, str]:
-    """The steps that were made, and the mean return there."""
+    """The steps that were made, and the mean of each run's newest return."""
     if not table.exists():
         return 0, "no metrics yet"
     with open(table, encoding="utf-8", newline="") as file:
@@ -94,7 +103,6 @@ def _last(table: Path) -> tuple[int, str]:
     if not rows:
         return 0, "no metrics yet"
     steps = int(rows[-1]["steps"])
-    last = [float(r["episode/return"]) for r in rows
-            if r["steps"] == rows[-1]["steps"] and r["episode/return"]]  # fmt: skip
-    text = f"return {sum(last) / len(last):.1f}" if last else "no episode ended"
+    last = {r["run"]: float(r["episode/return"]) for r in rows if r["episode/return"]}
+    text = f"return {sum(last.values()) / len(last):.1f}" if last else "no episode ended"
     return steps, text + (f" over {len(last)} runs" if len(last) > 1 else "")

@@ -29,15 +29,16 @@ def names(cls: type[Any]) -> dict[str, Any]:
     """What text about a field of `cls` may name. The agent's own file has the last word."""
     import flax.linen as nn
 
-    from jaxrl import losses, networks, optim, policies, priority, replay
+    from jaxrl import networks, optim, policies, priority, replay
+    from jaxrl.losses import policy, value
 
     found: dict[str, Any] = {name: getattr(nn, name) for name in ACTIVATIONS}
-    parts = (networks, optim, losses.policy, losses.value, policies, replay, priority)
+    parts = (networks, optim, policy, value, policies, replay, priority)
     for module in (*parts, sys.modules[cls.__module__]):
-        for name, value in vars(module).items():
-            ours = getattr(value, "__module__", "").startswith("jaxrl.")
-            if ours and not name.startswith("_") and callable(value):
-                found[name] = value
+        for name, part in vars(module).items():
+            ours = getattr(part, "__module__", "").startswith("jaxrl.")
+            if ours and not name.startswith("_") and callable(part):
+                found[name] = part
     return found
 
 
@@ -68,9 +69,11 @@ def read(text: str, cls: type[Any], field: str) -> Any:
         raise ValueError(f"{flag} {text}: {said}; the default is {show(kind.default)}.") from None
     widths = value if isinstance(value, tuple) else (value,)
     if all(type(x) is int for x in widths):  # `--actor 256,256`: the default with other widths
-        if not hasattr(kind.default, "hidden"):
-            raise ValueError(f"{flag} {text}: numbers do not say it all; see {show(kind.default)}.")
-        return kind.default.clone(hidden=widths)
+        default: Any = kind.default
+        if not hasattr(default, "hidden"):
+            raise ValueError(f"{flag} {text}: numbers do not say it all; see {show(default)}.")
+        single = isinstance(default.hidden, int) and len(widths) == 1
+        return default.clone(hidden=widths[0] if single else widths)
     return value
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxrl.sinks.files import CSV, JSONL
 from jaxrl.sinks.tensorboard import TensorBoard
-from jaxrl.sinks.wandb import WandB
+from jaxrl.sinks.weights_and_biases import WandB
 
 Point: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +39,7 @@ class WandB:
 
     def write(self, steps: int, metrics: Mapping[str, np.ndarray[Any, Any]]) -> None:
         if self._run is None:
-            import wandb
-
+            wandb: Any = importlib.import_module("wandb")
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.options["dir"] = str(self.folder)
