@@ -21,7 +21,7 @@ Options go to the constructor: `num_agents`, `max_steps`, `layout`, ...
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import jax
@@ -36,6 +36,8 @@ from jaxrl.struct import static, struct
 from jaxrl.types import Env, Key, PyTree, Step
 
 Others: TypeAlias = Callable[[str, PyTree, Key], jax.Array]
+Simple: TypeAlias = spaces.Discrete | spaces.MultiDiscrete | spaces.Box
+"""Action spaces of one agent."""
 
 CLOCK = ("MPE_", "overcooked", "storm", "coin_game")
 """Beginnings of the names of environments that end by the clock alone."""
@@ -153,7 +155,7 @@ def join(parts: list[Any]) -> jax.Array:
     return jnp.concatenate(leaves)
 
 
-def convert(space: Any) -> spaces.Space:
+def convert(space: Any) -> Simple:
     """One agent's action space as one of ours."""
     match type(space).__name__:
         case "Discrete":
@@ -167,7 +169,7 @@ def convert(space: Any) -> spaces.Space:
             raise TypeError(f"jaxmarl: no counterpart here for an action space {other}.")
 
 
-def joint(actions: list[spaces.Space], name: str) -> spaces.Space:
+def joint(actions: Sequence[Simple], name: str) -> Simple:
     """The action spaces of several agents as one."""
     if len(actions) == 1:
         return actions[0]
@@ -182,7 +184,7 @@ def joint(actions: list[spaces.Space], name: str) -> spaces.Space:
                 counts.append(n)
             case spaces.MultiDiscrete(nvec):
                 counts.extend(nvec)
-            case _:
+            case spaces.Box():
                 raise TypeError(
                     f"jaxmarl/{name} mixes choices and real numbers; control fewer agents."
                 )

@@ -90,7 +90,8 @@ class Jumanji:
         if isinstance(space, spaces.Dict) and MASK in space:
             shown = space["observation"]
         if isinstance(shown, spaces.Dict):
-            seen = {name: settled(found[name]).astype(shown[name].dtype) for name in self.observe}
+            kinds: Any = dict(shown.items)
+            seen = {name: settled(found[name]).astype(kinds[name].dtype) for name in self.observe}
         else:
             seen = settled(found[self.observe[0]]).astype(shown.dtype)
         if shown is space:
