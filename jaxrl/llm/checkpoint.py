@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,16 @@ class LanguageModel:
 
     def __call__(self, tokens: Any, mask: Any = None) -> jax.Array:
         """Logits [B, L, V] in float32."""
-        return self.network.apply({"params": self.params}, tokens, mask)[0]
+        return _forward(self.network, self.params, jnp.asarray(tokens), mask, None)[0]
 
     def step(self, tokens: Any, mask: Any, cache: Cache) -> tuple[jax.Array, Cache]:
         """Logits, and the cache with these tokens in it."""
-        return self.network.apply({"params": self.params}, tokens, mask, cache)  # pyright: ignore
+        return _forward(self.network, self.params, jnp.asarray(tokens), mask, cache)
+
+
+@partial(jax.jit, static_argnums=0)
+def _forward(network: Transformer, params: Any, tokens: Any, mask: Any, cache: Any) -> Any:
+    return network.apply({"params": params}, tokens, mask, cache)
 
 
 def load(

@@ -7,8 +7,8 @@
 
 `mask` says which tokens are real; where padding stands does not matter, because positions count
 real tokens only. It may also hold rising segment numbers (1, 2, ..; 0 is padding): texts that share
-a row then neither see nor shift one another. Queries, keys and values are computed in `dtype`; scores,
-softmax, norms and logits in float32.
+a row then neither see nor shift one another. Queries, keys and values are computed in `dtype`;
+scores, softmax, norms and logits in float32.
 
 Shapes: B batch, L tokens, S slots of the cache, D width, N heads, K heads of keys, H numbers of a
 head, E experts, F hidden, V vocabulary.

@@ -144,7 +144,8 @@ def test_logits_and_greedy_continuations(folder: Folder) -> None:
     forward = jax.jit(lambda tokens, mask: lm(tokens, mask))
     texts = rows()
     with torch.no_grad():
-        expected = [fresh(model)(torch.tensor(text[None]).long()).logits[0].numpy() for text in texts]
+        inputs = [torch.tensor(text[None]).long() for text in texts]
+        expected = [fresh(model)(x).logits[0].numpy() for x in inputs]
     for left in (False, True):
         tokens, mask = padded(texts, left)
         found = np.asarray(forward(tokens, mask))

@@ -20,7 +20,9 @@ GPT2 = Config(
     vocab=31, width=16, layers=2, heads=4, hidden=24, norm="layer", gated=False,
     activation="gelu_tanh", max_positions=12, tied=True, qkv_bias=True,
 )  # fmt: skip
-MIXED = dataclasses.replace(TINY, experts=4, experts_per_token=2, expert_hidden=8, dense_layers=(0,))
+MIXED = dataclasses.replace(
+    TINY, experts=4, experts_per_token=2, expert_hidden=8, dense_layers=(0,)
+)
 
 Made = tuple[Transformer, Any]
 
@@ -29,7 +31,7 @@ Made = tuple[Transformer, Any]
 def made(request: pytest.FixtureRequest) -> Made:
     config = {"rope": TINY, "table": GPT2, "mixture": MIXED}[request.param]
     model = Transformer(config)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     key = jax.random.key(1)  # larger than at the start, so that every part matters
     leaves, tree = jax.tree.flatten(params)
     leaves = [
@@ -102,8 +104,9 @@ def test_a_window_hides_what_is_further_back() -> None:
     config = dataclasses.replace(TINY, windows=(3, 3))
     model = Transformer(config)
     tokens = jnp.arange(9)[None]
-    params = model.init(jax.random.key(0), tokens)
-    change = model.apply(params, tokens)[0] - model.apply(params, tokens.at[0, 1].set(20))[0]
+    params = jax.jit(model.init)(jax.random.key(0), tokens)
+    apply = jax.jit(model.apply)
+    change = apply(params, tokens)[0] - apply(params, tokens.at[0, 1].set(20))[0]
     moved = np.abs(np.asarray(change[0])).max(axis=-1) > 0
     assert moved.tolist() == [False] + [True] * 5 + [False] * 3
 
@@ -117,7 +120,7 @@ def test_the_mixture_is_the_weighted_sum_of_its_experts() -> None:
     """Against a loop over tokens in float64."""
     model = Transformer(dataclasses.replace(MIXED, layers=1, windows=(0,), dense_layers=()))
     tokens = jax.random.randint(jax.random.key(1), (1, 6), 0, 31)
-    variables = model.init(jax.random.key(0), tokens)
+    variables = jax.jit(model.init)(jax.random.key(0), tokens)
     (_, _), state = model.apply(
         variables, tokens, capture_intermediates=lambda m, _: m.name == "experts" or
         m.name == "pre_forward", mutable=["intermediates"],
@@ -125,7 +128,8 @@ def test_the_mixture_is_the_weighted_sum_of_its_experts() -> None:
     inside = state["intermediates"]["blocks_0"]
     x = np.asarray(inside["pre_forward"]["__call__"][0], np.float64)[0]
     y = np.asarray(inside["experts"]["__call__"][0])[0]
-    p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["blocks_0"]["experts"])
+    p = variables["params"]["blocks_0"]["experts"]
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), p)
     expected = np.zeros_like(x)
     for n, token in enumerate(x):
         score = np.exp(token @ p["router"]["kernel"])
@@ -168,7 +172,7 @@ def test_bfloat16(made: Made) -> None:
     model, params = made
     tokens = jax.random.randint(jax.random.key(9), (2, 6), 0, 31)
     small = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    out, _ = model.clone(dtype=jnp.bfloat16).apply({"params": small}, tokens)
+    out, _ = jax.jit(model.clone(dtype=jnp.bfloat16).apply)({"params": small}, tokens)
     assert out.dtype == jnp.float32
     exact = logits(made, tokens)
     assert np.abs(out - exact).max() < 0.05 * np.abs(exact).max()
