@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.devices import prepare as _prepare
 
 if TYPE_CHECKING:
-    from jaxrl import envs, losses, networks, optim, plot, policies, sinks, spaces, video
+    from jaxrl import envs, llm, losses, networks, optim, plot, policies, sinks, spaces, video
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
     from jaxrl.agents.value.dqn import DQN
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("envs", "losses", "networks", "optim", "plot", "policies", "sinks", "spaces",
+_MODULES = ("envs", "llm", "losses", "networks", "optim", "plot", "policies", "sinks", "spaces",
             "video")  # fmt: skip
 
 _HOMES = {
@@ -83,6 +83,7 @@ __all__ = [
     "Sweep",
     "envs",
     "evaluate",
+    "llm",
     "load_exported",
     "load_policy",
     "losses",

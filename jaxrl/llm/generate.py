@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.llm.lora import variables as variables_of
 from jaxrl.llm.model import Cache, Transformer, empty_cache
 from jaxrl.llm.sampling import Sampling, kept, log_probs, pack_bits, tempered, unpack_bits
 from jaxrl.struct import struct
@@ -57,19 +58,21 @@ def generate(
     """Up to `max_new` tokens for `group` completions of each prompt [B, P], padded on any side.
 
     What a row gets depends on its own key and prompt only, not on its neighbours or the padding.
+    A row without any real token gets none.
     """
     sampling = sampling or Sampling()
     sampling.check()
     (B, P), V = tokens.shape, network.config.vocab
     mask = jnp.ones((B, P), bool) if mask is None else mask.astype(bool)
-    variables = {"params": params}
+    variables = variables_of(params)
     keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(B * group))
 
     def logits_of(x: jax.Array) -> jax.Array:  # [.., 1, D] -> [.., V]
         return network.apply(variables, x, method="head")[:, 0]  # pyright: ignore
 
-    cache = empty_cache(network.config, B, P + max_new, network.dtype)
-    x, cache = network.apply(variables, tokens, mask, cache, method="hidden")
+    room = P + max_new
+    cache = empty_cache(network.config, B, room, network.dtype)
+    x, cache = network.apply(variables, tokens, mask, cache, room, method="hidden")
     last = P - 1 - jnp.argmax(mask[:, ::-1], axis=1)
     logits = logits_of(jnp.take_along_axis(x, last[:, None, None], axis=1))
     seen = None
@@ -121,7 +124,8 @@ def generate(
         kept=jnp.zeros((R, max_new, -(-V // 32)), jnp.uint32) if sampling.truncates else None,
         sampling=sampling,
     )
-    token, going, seen, out = draw(0, logits, seen, jnp.ones(R, bool), out)
+    there = jnp.repeat(mask.any(axis=1), group)
+    token, going, seen, out = draw(0, logits, seen, there, out)
     Carry = tuple[Any, jax.Array, jax.Array, Any, Cache, Completions]
 
     def more(carry: Carry) -> jax.Array:
@@ -130,7 +134,9 @@ def generate(
 
     def step(carry: Carry) -> Carry:
         n, token, going, seen, cache, out = carry
-        x, cache = network.apply(variables, token[:, None], going[:, None], cache, method="hidden")
+        x, cache = network.apply(
+            variables, token[:, None], going[:, None], cache, room, method="hidden"
+        )
         token, going, seen, out = draw(n, logits_of(x), seen, going, out)
         return n + 1, token, going, seen, cache, out
 
@@ -158,7 +164,12 @@ def score(
     tokens, mask = (jnp.repeat(a, R // B, axis=0) for a in (tokens, mask))
     whole = jnp.concatenate([tokens, out.tokens], axis=1)
     x, _ = network.apply(
-        {"params": params}, whole, jnp.concatenate([mask, out.mask], 1), method="hidden"
+        variables_of(params),
+        whole,
+        jnp.concatenate([mask, out.mask], 1),
+        None,
+        P + L,
+        method="hidden",
     )
     # The token before the first drawn one is the last real one of the prompt.
     last = P - 1 - jnp.argmax(mask[:, ::-1], axis=1)
@@ -178,7 +189,7 @@ def score(
     @jax.checkpoint
     def of_chunk(seen: jax.Array, part: Any) -> tuple[jax.Array, jax.Array]:
         x, token, real, words = part
-        logits = network.apply({"params": params}, x, method="head")
+        logits = network.apply(variables_of(params), x, method="head")
         before = None
         if s.repetition_penalty is not None:
             new = jax.nn.one_hot(token, V, dtype=bool) & real[..., None]
@@ -249,7 +260,7 @@ class Generator:
         sampling = jax.tree.map(lambda x: np.asarray(x, np.float32), sampling)
         tokens, mask = pad(prompts, _next(self.lengths, max(len(p) for p in prompts), "tokens"))
         spare = _next(self.batches, len(prompts), "prompts") - len(prompts)
-        tokens, mask = (np.concatenate([a, a[:1].repeat(spare, axis=0)]) for a in (tokens, mask))
+        tokens, mask = (np.pad(a, ((0, spare), (0, 0))) for a in (tokens, mask))
         out = self._run(self.network, params, tokens, mask, key, sampling)
         rows = len(prompts) * self.group
         return jax.tree.map(lambda a: a[:rows] if a.ndim else a, jax.device_get(out))

@@ -34,6 +34,7 @@ LLAMA: dict[str, Json] = {
 
 GEMMA = {
     **LLAMA,
+    "num_key_value_heads": 16,
     "head_dim": 256,
     "hidden_act": "gelu_pytorch_tanh",
     "max_position_embeddings": 8192,
@@ -42,9 +43,9 @@ GEMMA = {
     "eos_token_id": 1,
     "pad_token_id": 0,
 }
-GEMMA2 = {**GEMMA, "query_pre_attn_scalar": 256, "sliding_window": 4096}
-QWEN = {**LLAMA, "max_position_embeddings": 32768, "use_sliding_window": False,
-        "sliding_window": 4096, "max_window_layers": 28}  # fmt: skip
+GEMMA2 = {**GEMMA, "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096}
+QWEN = {**LLAMA, "num_key_value_heads": 32, "max_position_embeddings": 32768,
+        "use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}  # fmt: skip
 MIXED = {"num_experts_per_tok": 2, "num_local_experts": 8}
 
 FAMILIES: dict[str, dict[str, Json]] = {

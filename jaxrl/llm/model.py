@@ -83,10 +83,10 @@ def count_positions(segments: jax.Array) -> jax.Array:
 # ------------------------------------------------------------------------------------- positions
 
 
-def turns(rope: Rope, positions: jax.Array) -> Turn:
-    """The angles' cosines and sines. What depends on the length of the context (dynamic, longrope)
-    depends on that of the row, never on its neighbours."""
-    length = 1 + positions.max(axis=1, keepdims=True)[..., None]  # [B, 1, 1]
+def turns(rope: Rope, positions: jax.Array, context: int | None = None) -> Turn:
+    """The angles' cosines and sines. Where they depend on the length of the context (dynamic,
+    longrope), that is `context`, or the length of the row, but never that of its neighbours."""
+    length = jnp.asarray(context or 1 + positions.max(axis=1)[:, None, None])  # [] or [B, 1, 1]
     angles = positions[..., None].astype(jnp.float32) * frequencies(rope, length)
     return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
 
@@ -145,6 +145,9 @@ class Linear(nn.Module):
         y = x @ self.param("kernel", init, (x.shape[-1], self.features)).astype(x.dtype)
         if self.biased:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        if self.has_variable("lora", "a"):  # see jaxrl.llm.lora
+            a, b = (self.get_variable("lora", name).astype(x.dtype) for name in ("a", "b"))
+            y += x @ a @ b
         return y
 
 
@@ -302,9 +305,14 @@ class Transformer(nn.Module):
         return self.head(x), cache
 
     def hidden(
-        self, tokens: jax.Array, mask: jax.Array | None = None, cache: Cache | None = None
+        self,
+        tokens: jax.Array,
+        mask: jax.Array | None = None,
+        cache: Cache | None = None,
+        context: int | None = None,
     ) -> tuple[jax.Array, Cache | None]:
-        """What the head reads, [B, L, D]."""
+        """What the head reads, [B, L, D]. `context` is the length that dynamic and longrope go by;
+        keys in a cache keep the angles that they had, so it must be told before they grow."""
         c, L = self.config, tokens.shape[1]
         segments = jnp.ones_like(tokens) if mask is None else mask.astype(jnp.int32)
         positions = count_positions(segments)
@@ -322,7 +330,7 @@ class Transformer(nn.Module):
                 f"{here[0].shape[1]} tokens, but this model has only {c.max_positions} positions."
             )
         seen = self.seen(segments, positions, *here, start)
-        by = {w: self.turns(w, positions) for w in set(c.windows)}
+        by = {w: self.turns(w, positions, context) for w in set(c.windows)}
         x = self.embedding[tokens].astype(self.dtype)
         x *= jnp.asarray(c.embed_scale, self.dtype)
         if c.rope is None:
@@ -360,7 +368,7 @@ class Transformer(nn.Module):
         back = positions[:, :, None] - all_positions[:, None, :]
         return {w: seen & (back < w) if w else seen for w in set(self.config.windows)}
 
-    def turns(self, window: int, positions: jax.Array) -> Turn | None:
+    def turns(self, window: int, positions: jax.Array, context: int | None) -> Turn | None:
         c = self.config
         rope = c.local_rope if window and c.local_rope is not None else c.rope
-        return None if rope is None else turns(rope, positions)
+        return None if rope is None else turns(rope, positions, context)

@@ -57,6 +57,16 @@ def test_sampled_and_scored_log_probs_agree(params: Any, name: str) -> None:
     assert (np.asarray(out.log_probs)[mask] < 0).any() and not np.asarray(scored)[~mask].any()
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_angles_that_depend_on_the_length(params: Any, kind: str) -> None:
+    """The texts grow past the eight positions of the training."""
+    rope = Rope(dims=4, kind=kind, factor=2.0, trained=8, short=(1.0, 1.5), long=(3.0, 6.0))
+    network = Transformer(dataclasses.replace(CONFIG, rope=rope))
+    out = jax.jit(partial(generate, network, max_new=STEPS))(params, *prompts(), jax.random.key(2))
+    scored = jax.jit(partial(score, network))(params, *prompts(), out)
+    np.testing.assert_allclose(scored, out.log_probs, atol=1e-5, rtol=0)
+
+
 def test_truncated_sets_are_replayed_for_other_parameters(params: Any) -> None:
     """As in an update: new logits, but the sets that the tokens were drawn from."""
     tokens, mask = prompts()
@@ -166,6 +176,17 @@ def test_lengths_of_buckets_change_nothing(params: Any) -> None:
     ]
     np.testing.assert_array_equal(outs[0].tokens, outs[1].tokens)
     np.testing.assert_allclose(outs[0].log_probs, outs[1].log_probs, atol=1e-5)
+
+
+def test_a_row_without_a_prompt_gets_nothing(params: Any) -> None:
+    """Rows that only fill a batch do not keep the loop running."""
+    tokens, mask = prompts()
+    settings = Sampling(temperature=2.5)
+    free = run(params, tokens, mask, jax.random.key(8), settings)
+    stop = (int(free.tokens[0, 2]),)
+    out = run(params, tokens, mask.at[1:].set(False), jax.random.key(8), settings, stop=stop)
+    assert np.asarray(out.mask).sum(axis=1).tolist()[1:] == [0, 0]
+    assert int(out.steps) <= 2 and np.isfinite(out.log_probs).all()
 
 
 def test_bfloat16(params: Any) -> None:
