@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from jaxrl.llm.checkpoint import LanguageModel, load, save
     from jaxrl.llm.config import Config, Rope
     from jaxrl.llm.generate import Completions, Generator, generate, pad, score
-    from jaxrl.llm.hf_config import config_from_hf, config_to_hf
+    from jaxrl.llm.hf_read import config_from_hf
+    from jaxrl.llm.hf_write import config_to_hf
     from jaxrl.llm.model import Cache, Transformer, empty_cache
     from jaxrl.llm.sampling import Sampling
     from jaxrl.llm.tokenizer import ByteTokenizer, CharTokenizer, load_tokenizer
@@ -32,8 +33,8 @@ _HOMES = {
     "Rope": "config",
     "Sampling": "sampling",
     "Transformer": "model",
-    "config_from_hf": "hf_config",
-    "config_to_hf": "hf_config",
+    "config_from_hf": "hf_read",
+    "config_to_hf": "hf_write",
     "empty_cache": "model",
     "generate": "generate",
     "load": "checkpoint",

@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.llm import gguf
 from jaxrl.llm.config import Config
-from jaxrl.llm.hf_config import config_from_hf, config_to_hf
-from jaxrl.llm.layout import BUFFERS, Entry, layout
+from jaxrl.llm.hf_read import config_from_hf
+from jaxrl.llm.hf_write import config_to_hf
+from jaxrl.llm.layout import BUFFERS, Entry, flatten, layout, nest
 from jaxrl.llm.model import Cache, Transformer
 from jaxrl.llm.shards import Source, Tensor, open_folder, write_folder
 from jaxrl.struct import static, struct
@@ -118,7 +118,7 @@ def read_params(
             own = np.ascontiguousarray(x, dtype=dtype or x.dtype.newbyteorder("="))
             own = own.copy() if own.base is not None else own  # not a view of the file
             flat[path] = jax.device_put(own, place(path, own.shape) if place else None)
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    return nest(flat)
 
 
 def _names(config: Config, entries: list[Entry], source: Source) -> dict[str, str]:
@@ -177,7 +177,7 @@ def save(
     old = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]
     if old and not replace:
         raise FileExistsError(f"{folder} holds a model already ({old[0].name}): replace=True")
-    flat = flax.traverse_util.flatten_dict(lm.params, sep="/")
+    flat = flatten(lm.params)
     tensors: list[Tensor] = []
     for entry in layout(lm.config):
         absent = [path for path in entry.paths if path not in flat]

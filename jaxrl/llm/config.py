@@ -1,6 +1,6 @@
 """What a decoder transformer looks like: one frozen record for every family that is known here.
 
-`jaxrl.llm.hf_config` reads and writes it as the `config.json` of Hugging Face folders.
+`jaxrl.llm.hf_read` and `hf_write` read and write it as the `config.json` of Hugging Face folders.
 """
 
 from __future__ import annotations

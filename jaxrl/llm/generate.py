@@ -23,6 +23,9 @@ from jaxrl.llm.model import Cache, Transformer, empty_cache
 from jaxrl.llm.sampling import Sampling, kept, log_probs, pack_bits, tempered, unpack_bits
 from jaxrl.struct import struct
 
+Carry = tuple[jax.Array, jax.Array, jax.Array, Any, Cache, "Completions"]
+"""Of the loop: number of the token, last tokens, rows that go on, tokens seen, cache, result"""
+
 
 @struct
 class Completions:
@@ -126,7 +129,6 @@ def generate(
     )
     there = jnp.repeat(mask.any(axis=1), group)
     token, going, seen, out = draw(0, logits, seen, there, out)
-    Carry = tuple[Any, jax.Array, jax.Array, Any, Cache, Completions]
 
     def more(carry: Carry) -> jax.Array:
         n, _, going, *_ = carry
@@ -189,7 +191,7 @@ def score(
     @jax.checkpoint
     def of_chunk(seen: jax.Array, part: Any) -> tuple[jax.Array, jax.Array]:
         x, token, real, words = part
-        logits = network.apply(variables_of(params), x, method="head")
+        logits: Any = network.apply(variables_of(params), x, method="head")
         before = None
         if s.repetition_penalty is not None:
             new = jax.nn.one_hot(token, V, dtype=bool) & real[..., None]

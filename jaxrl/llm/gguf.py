@@ -35,10 +35,12 @@ class Gguf:
         self.where: object = path
         self.metadata: dict[str, Any] = {}
         self.shapes: dict[str, Shape] = {}
-        self._bytes = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, "u1")
+        self._bytes: Array = (
+            np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, "u1")
+        )
         self._at = 0
         self._places: dict[str, tuple[int, int, int]] = {}
-        if bytes(self._take(4)) != b"GGUF":
+        if self._take(4) != b"GGUF":
             refuse(path, "it is no GGUF file")
         version = self._number("I")
         if version not in (2, 3):
@@ -71,18 +73,18 @@ class Gguf:
         kind, begin, end = self._places[name]
         return dequantised(self._bytes[begin:end], KINDS[kind][0]).reshape(self.shapes[name])
 
-    def _take(self, count: int) -> memoryview:
+    def _take(self, count: int) -> bytes:
         if count > self._bytes.size - self._at:
             refuse(self.where, f"it ends at byte {self._bytes.size:,}, inside its header")
         self._at += count
-        return memoryview(self._bytes)[self._at - count : self._at]
+        return self._bytes[self._at - count : self._at].tobytes()
 
     def _number(self, code: str) -> Any:
         (value,) = layouts.unpack("<" + code, self._take(layouts.calcsize("<" + code)))
         return value
 
     def _text(self) -> str:
-        return bytes(self._take(self._number("Q"))).decode(errors="replace")
+        return self._take(self._number("Q")).decode(errors="replace")
 
     def _value(self, kind: int) -> Any:
         if kind == TEXT:

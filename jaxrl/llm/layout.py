@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import flax.traverse_util
 import numpy as np
 
 from jaxrl.llm.config import Config
 from jaxrl.tensors import Array
 
 Arrays = Sequence[Array]
+
+
+def flatten(params: Any) -> dict[str, Any]:
+    """Nested parameters by their paths, as "blocks_0/attention/query/kernel" """
+    flat: Any = flax.traverse_util.flatten_dict(params, sep="/")
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> Any:
+    return flax.traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +38,6 @@ class Entry:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     paths: tuple[str, ...]
-    """Parameters, as "blocks_0/attention/query/kernel" """
     unpack: Callable[[Arrays], Arrays]
     pack: Callable[[Arrays], Arrays]
 

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.llm.config import Config
-from jaxrl.llm.layout import layout, transposed
+from jaxrl.llm.layout import flatten, layout, nest, transposed
 from jaxrl.llm.shards import Shards, write
 from jaxrl.struct import static, struct
 from jaxrl.tensors import Array, put, refuse, strict_json
@@ -56,39 +55,39 @@ def adapt(
     targets: Sequence[str] = (*ATTENTION, *FORWARD),
 ) -> Adapted:
     """Adapters that change nothing yet: `a` is random and `b` zero."""
-    flat = flax.traverse_util.flatten_dict(params)
-    chosen = [p for p in flat if p[-1] == "kernel" and p[-2] in targets]
-    unknown = set(targets) - {p[-2] for p in chosen}
+    flat = flatten(params)
+    places = [path.removesuffix("/kernel") for path in flat if path.endswith("/kernel")]
+    chosen = [place for place in places if place.split("/")[-1] in targets]
+    unknown = set(targets) - {place.split("/")[-1] for place in chosen}
     if unknown:
         raise ValueError(f"This model has no linear map called {sorted(unknown)[0]!r}.")
-    lora: dict[tuple[str, ...], jax.Array] = {}
-    for path, k in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
-        inner, outer = flat[path].shape
+    lora: dict[str, jax.Array] = {}
+    for place, k in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
+        inner, outer = flat[f"{place}/kernel"].shape
         bound = inner**-0.5
-        lora[*path[:-1], "a"] = jax.random.uniform(k, (inner, rank), minval=-bound, maxval=bound)
-        lora[*path[:-1], "b"] = jnp.zeros((rank, outer))
-    return Adapted(params, flax.traverse_util.unflatten_dict(lora), alpha / rank, rank)
+        lora[f"{place}/a"] = jax.random.uniform(k, (inner, rank), minval=-bound, maxval=bound)
+        lora[f"{place}/b"] = jnp.zeros((rank, outer))
+    return Adapted(params, nest(lora), alpha / rank, rank)
 
 
 def variables(params: Any) -> dict[str, Any]:
     """What `network.apply` wants, of plain parameters or of adapted ones."""
     if not isinstance(params, Adapted):
         return {"params": params}
-    flat = flax.traverse_util.flatten_dict(params.lora)
-    scaled = {p: x * params.scale if p[-1] == "b" else x for p, x in flat.items()}
-    base = jax.lax.stop_gradient(params.base)
-    return {"params": base, "lora": flax.traverse_util.unflatten_dict(scaled)}
+    flat = flatten(params.lora)
+    scaled = {p: x * params.scale if p.endswith("/b") else x for p, x in flat.items()}
+    return {"params": jax.lax.stop_gradient(params.base), "lora": nest(scaled)}
 
 
 def merge(tuned: Adapted) -> Any:
     """Plain parameters that give the same, in the dtypes of the base."""
-    flat = flax.traverse_util.flatten_dict(tuned.base)
-    lora = flax.traverse_util.flatten_dict(tuned.lora)
-    for path in [p for p in lora if p[-1] == "a"]:
-        kernel, a, b = (*path[:-1], "kernel"), lora[path], lora[*path[:-1], "b"]
-        product = jnp.dot(a, b, precision="highest") * tuned.scale
-        flat[kernel] = (flat[kernel].astype(jnp.float32) + product).astype(flat[kernel].dtype)
-    return flax.traverse_util.unflatten_dict(flat)
+    flat, lora = flatten(tuned.base), flatten(tuned.lora)
+    for place in [path[:-2] for path in lora if path.endswith("/a")]:
+        product = jnp.dot(lora[f"{place}/a"], lora[f"{place}/b"], precision="highest")
+        kernel = flat[f"{place}/kernel"]
+        changed = kernel.astype(jnp.float32) + product * tuned.scale
+        flat[f"{place}/kernel"] = changed.astype(kernel.dtype)
+    return nest(flat)
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -105,7 +104,7 @@ def save_adapter(tuned: Adapted, config: Config, folder: str | Path) -> Path:
     folder, names = Path(folder), _names(config)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Array] = {}
-    for path, x in flax.traverse_util.flatten_dict(tuned.lora, sep="/").items():
+    for path, x in flatten(tuned.lora).items():
         place, half = path.rsplit("/", 1)
         if place not in names:
             why = f"{place} is part of a larger tensor in the files of {config.family}"
@@ -144,8 +143,9 @@ def load_adapter(params: Any, config: Config, folder: str | Path) -> Adapted:
             refuse(about, f"{key} is {str(settings[key])[:60]}, which is not supported")
     source = Shards([folder / "adapter_model.safetensors"], folder)
     places = {name: place for place, name in _names(config).items()}
-    sizes = flax.traverse_util.flatten_dict(params, sep="/")
-    rank, lora = settings["r"], {}
+    sizes = flatten(params)
+    rank: int = settings["r"]
+    lora: dict[str, jax.Array] = {}
     for name, shape in source.shapes.items():
         module, _, half = name.removeprefix("base_model.model.").rpartition(".lora_")
         place = places.get(module)
@@ -160,5 +160,4 @@ def load_adapter(params: Any, config: Config, folder: str | Path) -> Adapted:
         other = path[:-1] + ("b" if path.endswith("a") else "a")
         if other not in lora:
             refuse(folder, f"of the adapter of {path[:-2]} only one half is there")
-    tree = flax.traverse_util.unflatten_dict(lora, sep="/")
-    return Adapted(params, tree, settings["lora_alpha"] / rank, rank)
+    return Adapted(params, nest(lora), settings["lora_alpha"] / rank, rank)

@@ -291,7 +291,7 @@ class Transformer(nn.Module):
         self.embedding = self.param("embedding", init, (c.vocab, c.width))
         if c.rope is None:
             self.positions = self.param("positions", init, (c.max_positions, c.width))
-        block = nn.remat(Block) if self.remat else Block
+        block: Any = nn.remat(Block) if self.remat else Block
         self.blocks = [block(c, c.mixed(n)) for n in range(c.layers)]
         self.norm = Norm(c.norm, c.norm_eps)
         if not c.tied:
@@ -317,19 +317,16 @@ class Transformer(nn.Module):
         segments = jnp.ones_like(tokens) if mask is None else mask.astype(jnp.int32)
         positions = count_positions(segments)
         start = jnp.zeros((), jnp.int32)
-        here = segments, positions  # of the slots that can be seen
+        all_segments, all_positions = segments, positions  # of what can be seen
         if cache is not None:
             start = cache.length
             positions += (cache.segments > 0).sum(axis=1, keepdims=True)
-            here = tuple(
-                jax.lax.dynamic_update_slice(old, new, (0, start))
-                for old, new in ((cache.segments, segments), (cache.positions, positions))
-            )
-        if c.rope is None and here[0].shape[1] > c.max_positions:
-            raise ValueError(
-                f"{here[0].shape[1]} tokens, but this model has only {c.max_positions} positions."
-            )
-        seen = self.seen(segments, positions, *here, start)
+            all_segments = jax.lax.dynamic_update_slice(cache.segments, segments, (0, start))
+            all_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, start))
+        S = all_segments.shape[1]
+        if c.rope is None and c.max_positions < S:
+            raise ValueError(f"{S} tokens, but this model has only {c.max_positions} positions.")
+        seen = self.seen(segments, positions, all_segments, all_positions, start)
         by = {w: self.turns(w, positions, context) for w in set(c.windows)}
         x = self.embedding[tokens].astype(self.dtype)
         x *= jnp.asarray(c.embed_scale, self.dtype)
@@ -342,7 +339,7 @@ class Transformer(nn.Module):
             made.append(present)
         if cache is not None:
             keys, values = zip(*made, strict=True)
-            cache = Cache(keys, values, *here, start + L)
+            cache = Cache(keys, values, all_segments, all_positions, start + L)
         return self.norm(x), cache
 
     def head(self, x: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrl.struct import Float, param, static, struct
 
@@ -34,7 +35,7 @@ class Sampling:
         """Refuse values that are out of range; values inside a trace are left alone."""
         for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
             value = getattr(self, name)
-            if value is None or isinstance(value, jax.core.Tracer):
+            if value is None or isinstance(value, Tracer):
                 continue
             low, high = 0.0, 1.0 if name.endswith("_p") else float("inf")
             lowest, highest = float(np.min(value)), float(np.max(value))

@@ -23,8 +23,11 @@ Shape = tuple[int, ...]
 class Source(Protocol):
     """Named tensors whose shapes are known before any of them is read."""
 
-    where: object
-    shapes: Mapping[str, Shape]
+    @property
+    def where(self) -> object: ...
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]: ...
 
     def read(self, name: str) -> Array: ...
 

@@ -86,7 +86,8 @@ def render(template: str, **values: Any) -> str:
 
     world = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     world.filters["tojson"] = tojson
-    world.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
+    known: Any = world.globals
+    known.update(raise_exception=raise_exception, strftime_now=strftime_now)
     try:
         return world.from_string(template).render(**values)
     except jinja2.TemplateError as error:

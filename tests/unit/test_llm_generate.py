@@ -107,6 +107,13 @@ def test_tokens_come_as_often_as_they_should(params: Any) -> None:
     np.testing.assert_allclose(np.exp(out.log_probs[:, 0]), p[out.tokens[:, 0]], rtol=1e-4)
 
 
+def test_every_token_has_its_own_noise(params: Any) -> None:
+    """So hot that the text does not matter: the same noise would give the same token each time."""
+    out = run(params, *prompts(), jax.random.key(2), Sampling(temperature=1e6), group=2)
+    counts = [len(set(row)) for row in np.asarray(out.tokens).tolist()]
+    assert min(counts) > 4 and len(set(np.asarray(out.tokens)[:, 0].tolist())) > 2
+
+
 def test_greedy(params: Any) -> None:
     """The same as choosing from whole passes, one after the other."""
     tokens, mask = prompts()

@@ -94,8 +94,10 @@ def test_files(base: Any, tuned: Adapted, tmp_path: Path) -> None:
     about.write_text(json.dumps({**settings, "use_dora": True}))
     with pytest.raises(FileRefused, match="use_dora is True"):
         load_adapter(base, CONFIG, tmp_path)
-    gpt2 = llm.Config(vocab=9, width=8, layers=1, heads=2, hidden=8, family="gpt2", norm="layer",
-                      gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=True)  # fmt: skip
+    gpt2 = llm.Config(
+        vocab=9, width=8, layers=1, heads=2, hidden=8, family="gpt2", norm="layer", gated=False,
+        qkv_bias=True, out_bias=True, mlp_bias=True, tied=True,
+    )  # fmt: skip
     params = llm.Transformer(gpt2).init(jax.random.key(0), TOKENS[:, :2])["params"]
     with pytest.raises(ValueError, match="part of a larger tensor in the files of gpt2"):
         save_adapter(adapt(jax.random.key(0), params, targets=("query",)), gpt2, tmp_path)

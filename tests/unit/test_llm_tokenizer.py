@@ -64,7 +64,7 @@ def test_chat() -> None:
     [
         "{{ messages.__class__.__mro__ }}",
         "{{ ''.__class__.__base__.__subclasses__() }}",
-        "{{ raise_exception.__globals__ }}",
+        "{{ raise_exception.__globals__.x }}",
         "{{ messages.append(1) }}",
         "{% for n in range(10 ** 9) %}{% endfor %}",
     ],
@@ -132,7 +132,10 @@ def test_what_cannot_be_read_is_refused(folder: Path) -> None:
 
 def test_transformers_gives_the_same_ids(folder: Path) -> None:
     hf: Any = pytest.importorskip("transformers")
-    theirs = hf.PreTrainedTokenizerFast.from_pretrained(folder)
+    theirs = hf.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), bos_token="<s>", eos_token="</s>"
+    )
+    theirs.chat_template = CHATML
     t = load_tokenizer(folder)
     messages = [
         {"role": "user", "content": "two and four "},
