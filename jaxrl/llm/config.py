@@ -8,6 +8,10 @@ from __future__ import annotations
 import dataclasses
 
 
+MANY = 10_000
+"""No model has as many layers, or experts in one of them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rope:
     """Rotary positions: how far each pair of numbers turns per position, and its scaling for

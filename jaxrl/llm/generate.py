@@ -32,7 +32,7 @@ class Completions:
     """R = B G rows, the G completions of a prompt one behind the other; L = max_new tokens."""
 
     tokens: jax.Array
-    """[R, L]; anything where the mask is False"""
+    """[R, L]; 0 where the mask is False"""
     mask: jax.Array
     """[R, L]: drawn tokens, the stop token among them"""
     log_probs: jax.Array
@@ -156,7 +156,7 @@ def score(
     chunk: int = 64,
 ) -> jax.Array:
     """Log-probabilities [R, L] of the completions' tokens, drawn as they were: same temperature,
-    same sets. Differentiable; the vocabulary is only ever there for `chunk` tokens of a row.
+    same sets. Differentiable; the vocabulary is only ever there for `chunk` tokens of each row.
 
     tokens, mask: the prompts [B, P], with R a multiple of B
     """
@@ -261,6 +261,9 @@ class Generator:
         # Numbers become arrays, so that a new value is no new program.
         sampling = jax.tree.map(lambda x: np.asarray(x, np.float32), sampling)
         tokens, mask = pad(prompts, _next(self.lengths, max(len(p) for p in prompts), "tokens"))
+        if not 0 <= tokens.min() <= tokens.max() < self.network.config.vocab:
+            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise ValueError(f"{wrong} is no token; there are {self.network.config.vocab} of them.")
         spare = _next(self.batches, len(prompts), "prompts") - len(prompts)
         tokens, mask = (np.pad(a, ((0, spare), (0, 0))) for a in (tokens, mask))
         out = self._run(self.network, params, tokens, mask, key, sampling)

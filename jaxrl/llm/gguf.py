@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.llm.config import Config, Rope
+from jaxrl.llm.config import MANY, Config, Rope
 from jaxrl.llm.shards import Shape
 from jaxrl.tensors import Array, refuse
 
@@ -51,6 +51,8 @@ class Gguf:
             self.metadata[name] = self._value(self._number("I"))
         places = [self._about() for _ in range(tensors)]
         step = self.metadata.get("general.alignment", 32)
+        if type(step) is not int or step < 1:
+            refuse(path, f"its alignment is {step!r}")
         start = self._at + -self._at % step
         for name, shape, kind, offset in places:
             if kind not in KINDS:
@@ -175,8 +177,13 @@ def open_file(path: Path) -> tuple[Config, Llama]:
     def need(key: str) -> Any:
         if f"llama.{key}" not in m:
             refuse(path, f"its metadata lacks llama.{key}")
-        return m[f"llama.{key}"]
+        value = m[f"llama.{key}"]
+        if not isinstance(value, float) and not (type(value) is int and 0 < value < 2**31):
+            refuse(path, f"its llama.{key} is {str(value)[:60]}")
+        return value
 
+    if need("block_count") > MANY:
+        refuse(path, f"it has {need('block_count'):,} layers")
     if m.get("llama.rope.scaling.type", "none") != "none" or "llama.expert_count" in m:
         refuse(path, "scaled rotations and mixtures are read from safetensors only")
     width, heads = need("embedding_length"), need("attention.head_count")

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrl.llm.config import Config, Rope
-from jaxrl.tensors import refuse
+from jaxrl.llm.config import MANY, Config, Rope
+from jaxrl.tensors import FileRefused, refuse
 
 Json = Any
 
@@ -46,6 +46,7 @@ GEMMA = {
 GEMMA2 = {**GEMMA, "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096}
 QWEN = {**LLAMA, "num_key_value_heads": 32, "max_position_embeddings": 32768,
         "use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}  # fmt: skip
+EXPERTS = ("num_local_experts", "num_experts")
 MIXED = {"num_experts_per_tok": 2, "num_local_experts": 8}
 
 FAMILIES: dict[str, dict[str, Json]] = {
@@ -119,18 +120,27 @@ def config_from_hf(data: Mapping[str, Json], where: object = "config.json") -> C
     for key, values in UNSUPPORTED.items():
         if key in data and data[key] not in values:
             refuse(where, f"{key} is {str(data[key])[:60]}, which is not supported")
-    d = {**FAMILIES[family], **data}
+    try:
+        return _config(family, {**FAMILIES[family], **data}, where)
+    except FileRefused:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
+        refuse(where, f"its settings make no sense ({type(error).__name__}: {str(error)[:100]})")
 
+
+def _config(family: str, d: Mapping[str, Json], where: object) -> Config:
     def whole(key: str) -> int:
         key = GPT2_NAMES.get(key, key) if family == "gpt2" else key
         value = d.get(key)
         if type(value) is not int or value <= 0:
-            refuse(where, f"{key} is {value!r}, not a positive whole number")
+            refuse(where, f"{key} is {str(value)[:60]!r}, not a positive whole number")
         return value
 
     heads, width, layers = (
         whole(key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
     )
+    if layers > MANY or max(d.get(key) or 0 for key in EXPERTS) > MANY:
+        refuse(where, f"it has {layers:,} layers, and experts beyond counting")
     act = d.get("hidden_activation") or d.get("activation_function") or d.get("hidden_act")
     if family == "gemma" and act == "gelu":  # in the first files; the tanh form was always meant
         act = "gelu_pytorch_tanh"
@@ -191,7 +201,7 @@ def config_from_hf(data: Mapping[str, Json], where: object = "config.json") -> C
     if family in ("mixtral", "qwen3_moe"):
         step, only = d.get("decoder_sparse_step", 1), d.get("mlp_only_layers") or ()
         chosen.update(
-            experts=d["num_local_experts" if "num_local_experts" in d else "num_experts"],
+            experts=whole(next(key for key in EXPERTS if key in d)),
             experts_per_token=whole("num_experts_per_tok"),
             expert_hidden=d.get("moe_intermediate_size", chosen["hidden"]),
             experts_normalised=d.get("norm_topk_prob", True),

@@ -308,6 +308,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "quantised": (lambda t, c: c.update(quantization_config={"bits": 4}), "quantization_config"),
     "rope": (lambda t, c: c.update(rope_parameters={"rope_type": "spiral"}), "'spiral'"),
     "activation": (lambda t, c: c.update(hidden_act="mish"), "activation is 'mish'"),
+    "many": (lambda t, c: c.update(num_hidden_layers=10**9), "1,000,000,000 layers"),
+    "nonsense": (lambda t, c: c.update(rope_parameters=3), "settings make no sense"),
+    "heads": (lambda t, c: c.update(num_key_value_heads=3), "4 heads cannot share 3"),
     "size": (lambda t, c: c.update(hidden_size="32"), "hidden_size is '32'"),
 }  # fmt: skip
 

@@ -171,6 +171,8 @@ def test_nothing_is_compiled_again(params: Any) -> None:
     assert generator.compilations == 2
     with pytest.raises(ValueError, match="9 tokens, but there is room for 8"):
         generator(params, [[1] * 9], jax.random.key(0))
+    with pytest.raises(ValueError, match="37 is no token; there are 37"):
+        generator(params, [[1], [2, 37]], jax.random.key(0))
     with pytest.raises(ValueError, match="Text 1 has 0 tokens"):
         generator(params, [[1], []], jax.random.key(0))
 
