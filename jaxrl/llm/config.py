@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 
-
 MANY = 10_000
 """No model has as many layers, or experts in one of them."""
 

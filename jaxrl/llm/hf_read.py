@@ -115,8 +115,8 @@ ROPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 def config_from_hf(data: Mapping[str, Json], where: object = "config.json") -> Config:
     """The configuration that a `config.json` describes. `where` is what errors call it."""
     family = data.get("model_type")
-    if family not in FAMILIES:
-        refuse(where, f"its model_type is {family!r}; known are {', '.join(FAMILIES)}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        refuse(where, f"its model_type is {str(family)[:60]!r}; known are {', '.join(FAMILIES)}")
     for key, values in UNSUPPORTED.items():
         if key in data and data[key] not in values:
             refuse(where, f"{key} is {str(data[key])[:60]}, which is not supported")
