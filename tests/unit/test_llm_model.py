@@ -27,9 +27,9 @@ MIXED = dataclasses.replace(
 Made = tuple[Transformer, Any]
 
 
-@pytest.fixture(scope="module", params=["rope", "table", "mixture"])
+@pytest.fixture(scope="module", params=["table", "mixture"])
 def made(request: pytest.FixtureRequest) -> Made:
-    config = {"rope": TINY, "table": GPT2, "mixture": MIXED}[request.param]
+    config = {"table": GPT2, "mixture": MIXED}[request.param]
     model = Transformer(config)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     key = jax.random.key(1)  # larger than at the start, so that every part matters
