@@ -136,9 +136,10 @@ def generate(
 
     def step(carry: Carry) -> Carry:
         n, token, going, seen, cache, out = carry
-        x, cache = network.apply(
+        both: Any = network.apply(
             variables, token[:, None], going[:, None], cache, room, method="hidden"
         )
+        x, cache = both
         token, going, seen, out = draw(n, logits_of(x), seen, going, out)
         return n + 1, token, going, seen, cache, out
 

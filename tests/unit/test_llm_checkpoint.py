@@ -263,13 +263,13 @@ def test_each_tensor_is_put_where_it_belongs(llama: Path) -> None:
 
     def place(path: str, shape: tuple[int, ...]) -> jax.sharding.NamedSharding:
         asked[path] = shape
-        axes = ("x",) if len(shape) == 2 else ()
+        axes = (None, "x") if path.endswith("kernel") else ()
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
     lm = llm.load(llama, place=place)
     assert asked["blocks_1/attention/key/kernel"] == (32, 16)
     kernel = lm.params["blocks_1"]["attention"]["key"]["kernel"]
-    assert kernel.sharding.shard_shape(kernel.shape) == (32 // size, 16)
+    assert kernel.sharding.shard_shape(kernel.shape) == (32, 16 // size)
     whole = llm.load(llama)
     same_bits(lm, whole)
     text = rows()[0][None]

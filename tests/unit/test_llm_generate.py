@@ -47,7 +47,12 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["cold", "cut", *(pytest.param(n, marks=SLOW) for n in ("plain", "hot"))]
+)
 def test_sampled_and_scored_log_probs_agree(params: Any, name: str) -> None:
     out = run(params, *prompts(), jax.random.key(2), SETTINGS[name], group=2, stop=(3, 5))
     scored = again(params, *prompts(), out)
@@ -57,7 +62,7 @@ def test_sampled_and_scored_log_probs_agree(params: Any, name: str) -> None:
     assert (np.asarray(out.log_probs)[mask] < 0).any() and not np.asarray(scored)[~mask].any()
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+@pytest.mark.parametrize("kind", [pytest.param("dynamic", marks=SLOW), "longrope"])
 def test_angles_that_depend_on_the_length(params: Any, kind: str) -> None:
     """The texts grow past the eight positions of the training."""
     rope = Rope(dims=4, kind=kind, factor=2.0, trained=8, short=(1.0, 1.5), long=(3.0, 6.0))
@@ -129,6 +134,7 @@ def test_greedy(params: Any) -> None:
             assert out.tokens[row, n] == text[-1]
 
 
+@pytest.mark.slow
 def test_a_group_is_its_prompt_several_times(params: Any) -> None:
     tokens, mask = prompts()
     one = run(params, tokens, mask, jax.random.key(6), SETTINGS["hot"], group=3)
@@ -138,6 +144,7 @@ def test_a_group_is_its_prompt_several_times(params: Any) -> None:
     assert len({tuple(row) for row in np.asarray(one.tokens[:3]).tolist()}) == 3
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_their_neighbours(params: Any) -> None:
     tokens, mask = prompts()
     whole = run(params, tokens, mask, jax.random.key(7), SETTINGS["plain"])
@@ -177,6 +184,7 @@ def test_nothing_is_compiled_again(params: Any) -> None:
         generator(params, [[1], []], jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_lengths_of_buckets_change_nothing(params: Any) -> None:
     texts, key = [[5, 6, 7], [8]], jax.random.key(1)
     outs = [
@@ -198,6 +206,7 @@ def test_a_row_without_a_prompt_gets_nothing(params: Any) -> None:
     assert int(out.steps) <= 2 and np.isfinite(out.log_probs).all()
 
 
+@pytest.mark.slow
 def test_bfloat16(params: Any) -> None:
     network = NETWORK.clone(dtype=jnp.bfloat16)
     mild = jax.tree.map(lambda x: x / 4 if x.ndim > 1 else x, params)

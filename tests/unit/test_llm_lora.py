@@ -70,6 +70,7 @@ def test_only_adapters_have_a_gradient(tuned: Adapted) -> None:
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient.lora))
 
 
+@pytest.mark.slow
 def test_sampled_and_scored(tuned: Adapted) -> None:
     draw = jax.jit(partial(llm.generate, NETWORK, max_new=4))
     out = draw(tuned, TOKENS, None, jax.random.key(3))
@@ -87,7 +88,7 @@ def test_files(base: Any, tuned: Adapted, tmp_path: Path) -> None:
         np.testing.assert_array_equal(x, y)
     other = llm.Config(**{**CONFIG.__dict__, "width": 32, "head_dim": 4})
     wide = jax.eval_shape(llm.Transformer(other).init, jax.random.key(0), TOKENS)["params"]
-    with pytest.raises(FileRefused, match=r"has shape \(3, 16\), but should have \(3, 32\)"):
+    with pytest.raises(FileRefused, match=r"has shape .*16.*, but should have .*32.*"):
         load_adapter(wide, other, tmp_path)
     about = tmp_path / "adapter_config.json"
     settings = json.loads(about.read_text())

@@ -27,7 +27,7 @@ MIXED = dataclasses.replace(
 Made = tuple[Transformer, Any]
 
 
-@pytest.fixture(scope="module", params=["table", "mixture"])
+@pytest.fixture(scope="module", params=[pytest.param("table", marks=pytest.mark.slow), "mixture"])
 def made(request: pytest.FixtureRequest) -> Made:
     config = {"table": GPT2, "mixture": MIXED}[request.param]
     model = Transformer(config)
