@@ -160,7 +160,7 @@ def test_smollm2_answers() -> None:
     file = smollm2()
     lm, tokenizer = llm.load(file), llm.load_tokenizer(file)
     assert sum(x.size for x in jax.tree.leaves(lm.params)) == 134_515_008
-    text = "The quick brown fox jumps over the lazy dog. In 1969, people landed on the Moon."
+    text = "The sun rises in the east and sets in the west. Water is made of hydrogen and oxygen."
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     logits = jax.nn.log_softmax(lm(np.asarray(ids)[None])[0])
