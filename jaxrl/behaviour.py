@@ -1,0 +1,149 @@
+"""How an agent with a table chooses its actions: probabilities from values and counts.
+
+Each is a struct with `probabilities(q, visits, share)`: the values of the actions [..., A], how
+often each was taken here [..., A] (None unless `counts`), and the share of the run that lies
+behind. One definition serves for acting, for expectations over the policy (Expected SARSA) and for
+importance ratios. Actions of equal value are equally likely: a table that knows nothing yet must
+not always go left. An optimistic start is none of these but the agent's field `initial`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.struct import Float, param, struct
+from jaxrl.types import Key
+
+UNROLLED = 16
+"""Up to this many actions a cumulative sum is written out, which compilers fuse."""
+
+
+class Behaviour(Protocol):
+    @property
+    def counts(self) -> bool: ...
+
+    def probabilities(
+        self, q: jax.Array, visits: jax.Array | None, share: jax.Array
+    ) -> jax.Array: ...
+
+
+def greedy(q: jax.Array) -> jax.Array:
+    """Evenly over the best actions, [..., A]."""
+    best = (q == jnp.max(q, axis=-1, keepdims=True)).astype(jnp.float32)
+    return best / jnp.sum(best, axis=-1, keepdims=True)
+
+
+def soft(q: jax.Array, epsilon: Any) -> jax.Array:
+    """Greedy, and with probability epsilon [...] any action."""
+    epsilon = jnp.asarray(epsilon)[..., None]
+    return epsilon / q.shape[-1] + (1.0 - epsilon) * greedy(q)
+
+
+def sample(key: Key, probabilities: jax.Array) -> jax.Array:
+    """[..., A] -> [...] int32, with one random number each; never one of probability zero."""
+    actions = probabilities.shape[-1]
+    if actions <= UNROLLED:
+        sums = [probabilities[..., 0]]
+        for i in range(1, actions):
+            sums.append(sums[-1] + probabilities[..., i])
+        u = jax.random.uniform(key, sums[0].shape) * sums[-1]
+        index = jnp.zeros(u.shape, jnp.int32)
+        for total in sums[:-1]:
+            index = index + (u >= total)
+        return index
+    sums = jnp.cumsum(probabilities, axis=-1)
+    u = jax.random.uniform(key, sums.shape[:-1]) * sums[..., -1]
+    return jnp.sum(u[..., None] >= sums[..., :-1], axis=-1).astype(jnp.int32)
+
+
+@struct
+class EpsilonGreedy:
+    """With probability epsilon any action, else a best one. Epsilon goes from `epsilon` to `end` in
+    a straight line over the first `over` of the run; it stays where `end` is None."""
+
+    epsilon: Float = param("share of random actions at the start", default=0.1, low=0, high=1)
+    end: Float | None = param("share of random actions at last", default=None, low=0, high=1)
+    over: Float = param("share of the run in which epsilon changes", default=1.0, above=0, high=1)
+
+    @property
+    def counts(self) -> bool:
+        return False
+
+    def probabilities(self, q: jax.Array, visits: jax.Array | None, share: jax.Array) -> jax.Array:
+        del visits
+        epsilon = jnp.asarray(self.epsilon)
+        if self.end is not None:
+            epsilon = epsilon + (self.end - epsilon) * jnp.minimum(share / self.over, 1.0)
+        return soft(q, epsilon)
+
+
+@struct
+class GLIE:
+    """Greedy in the limit with infinite exploration (Singh et al. 2000): epsilon is c / N(s)^power
+    with N(s) the visits of the state, at most 1."""
+
+    c: Float = param("epsilon after the first visit", default=1.0, above=0)
+    power: Float = param("how fast epsilon falls; 1 at most", default=1.0, above=0, high=1)
+
+    @property
+    def counts(self) -> bool:
+        return True
+
+    def probabilities(self, q: jax.Array, visits: jax.Array | None, share: jax.Array) -> jax.Array:
+        del share
+        assert visits is not None
+        n = jnp.maximum(jnp.sum(visits, axis=-1), 1).astype(jnp.float32)
+        return soft(q, jnp.minimum(self.c * n**-self.power, 1.0))
+
+
+@struct
+class Boltzmann:
+    """Probabilities in proportion to exp(q / temperature)."""
+
+    temperature: Float = param("values this far apart differ by a factor e", default=1.0, above=0)
+
+    @property
+    def counts(self) -> bool:
+        return False
+
+    def probabilities(self, q: jax.Array, visits: jax.Array | None, share: jax.Array) -> jax.Array:
+        del visits, share
+        return jax.nn.softmax(q / self.temperature, axis=-1)
+
+
+@struct
+class UCB:
+    """The best of q + c sqrt(log N(s) / N(s, a)) (Auer et al. 2002); untried actions first."""
+
+    c: Float = param("width of the confidence bound", default=1.0, low=0)
+
+    @property
+    def counts(self) -> bool:
+        return True
+
+    def probabilities(self, q: jax.Array, visits: jax.Array | None, share: jax.Array) -> jax.Array:
+        del share
+        assert visits is not None
+        n = visits.astype(jnp.float32)
+        total = jnp.maximum(jnp.sum(n, axis=-1, keepdims=True), 1.0)
+        bound = q + self.c * jnp.sqrt(jnp.log(total) / jnp.maximum(n, 1.0))
+        return greedy(jnp.where(n == 0, jnp.inf, bound))
+
+
+@struct
+class CountBonus:
+    """The best of q + beta / sqrt(N(s, a) + 1)."""
+
+    beta: Float = param("bonus of an action that was never tried", default=1.0, low=0)
+
+    @property
+    def counts(self) -> bool:
+        return True
+
+    def probabilities(self, q: jax.Array, visits: jax.Array | None, share: jax.Array) -> jax.Array:
+        del share
+        assert visits is not None
+        return greedy(q + self.beta * (visits.astype(jnp.float32) + 1.0) ** -0.5)
