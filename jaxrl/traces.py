@@ -141,3 +141,33 @@ def reset(trace: Any, ended: jax.Array) -> Any:
     if isinstance(trace, Visited):
         return dataclasses.replace(trace, weight=jnp.where(ended, 0.0, trace.weight))
     return jnp.where(ended, 0.0, trace)
+
+
+@struct
+class Error:
+    """What one transition says about the entry `index` of a flat table."""
+
+    index: jax.Array  # int32
+    delta: jax.Array  # the TD error
+    value: jax.Array  # of the entry, now
+    old: jax.Array  # of the entry, as it was when the transition before was learned from
+    alpha: jax.Array  # step size
+    rate: jax.Array  # gamma lam
+    valid: jax.Array  # bool: False changes nothing
+
+
+def td(kept: Any, kind: Kind, table: jax.Array, trace: Any, x: Error) -> tuple[jax.Array, Any]:
+    """TD(lambda): fade, renew the trace of the visited entry, then move by error times trace."""
+    trace = kept.decay(trace, jnp.where(x.valid, x.rate, 1.0))
+    trace = kept.put(trace, x.index, kind(kept.value(trace, x.index), x.alpha), x.valid)
+    return kept.move(table, trace, jnp.where(x.valid, x.alpha * x.delta, 0.0)), trace
+
+
+def true_online(kept: Any, table: jax.Array, trace: Any, x: Error) -> tuple[jax.Array, Any]:
+    """True online TD(lambda) (van Seijen et al. 2016, algorithm 1), for tables: dutch traces, and
+    the entry is not credited with what it had already changed by since the last step."""
+    x = dataclasses.replace(x, delta=x.delta + x.value - x.old)
+    table, trace = td(kept, dutch, table, trace, x)
+    back = jnp.where(x.valid, x.alpha * (x.old - x.value), 0.0)
+    flat = tables.add(table.reshape(-1), (x.index,), back)
+    return flat.reshape(table.shape), trace
