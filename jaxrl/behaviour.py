@@ -42,21 +42,27 @@ def soft(q: jax.Array, epsilon: Any) -> jax.Array:
     return epsilon / q.shape[-1] + (1.0 - epsilon) * greedy(q)
 
 
+def pick(u: jax.Array, weights: jax.Array) -> jax.Array:
+    """The choice that u [...] in [0, 1) means among weights [..., A], which need not add up to 1;
+    never one of weight zero. -> [...] int32"""
+    actions = weights.shape[-1]
+    if actions > UNROLLED:
+        sums = jnp.cumsum(weights, axis=-1)
+        u = u * sums[..., -1]
+        return jnp.sum(u[..., None] >= sums[..., :-1], axis=-1).astype(jnp.int32)
+    total, below = weights[..., 0], []
+    for i in range(1, actions):
+        below.append(total)
+        total = total + weights[..., i]
+    index = jnp.zeros(jnp.shape(u), jnp.int32)
+    for bound in below:
+        index = index + (u * total >= bound)
+    return index
+
+
 def sample(key: Key, probabilities: jax.Array) -> jax.Array:
-    """[..., A] -> [...] int32, with one random number each; never one of probability zero."""
-    actions = probabilities.shape[-1]
-    if actions <= UNROLLED:
-        sums = [probabilities[..., 0]]
-        for i in range(1, actions):
-            sums.append(sums[-1] + probabilities[..., i])
-        u = jax.random.uniform(key, sums[0].shape) * sums[-1]
-        index = jnp.zeros(u.shape, jnp.int32)
-        for total in sums[:-1]:
-            index = index + (u >= total)
-        return index
-    sums = jnp.cumsum(probabilities, axis=-1)
-    u = jax.random.uniform(key, sums.shape[:-1]) * sums[..., -1]
-    return jnp.sum(u[..., None] >= sums[..., :-1], axis=-1).astype(jnp.int32)
+    """[..., A] -> [...] int32, with one random number each."""
+    return pick(jax.random.uniform(key, probabilities.shape[:-1]), probabilities)
 
 
 @struct

@@ -209,10 +209,14 @@ class Prediction:
                 f"[{states}, {actions}], or None for all actions alike."
             )
         self.check(spec, states)
-        return _start(self, spec, jnp.zeros(states), None, None)
+        return _start(self, spec, jnp.zeros(states), None, self.model(states))
 
     def check(self, spec: Spec, size: int) -> None:
         """Refuse what does not fit together."""
+
+    def model(self, states: int) -> PyTree:
+        """What is kept for all environments beside the values."""
+        return None
 
     def begin(self, spec: Spec, size: int) -> PyTree:
         """What one environment has of its own, at the start."""
@@ -221,13 +225,16 @@ class Prediction:
     def act(self, state: State, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         s = tables.row(state.spec.obs_space, obs)
         actions: int = state.spec.action_space.n  # pyright: ignore
-        if self.policy is None:
-            probability = jnp.full((*s.shape, actions), 1.0 / actions)
-        else:
-            probability = jnp.asarray(self.policy)[s]
+        probability = self.probabilities(s, actions)
         if not explore:
             return ActOut(jnp.argmax(probability, axis=-1).astype(jnp.int32))
         return ActOut(behaviour.sample(key, probability))
+
+    def probabilities(self, s: jax.Array, actions: int) -> jax.Array:
+        """Of the policy that is followed, [..., A]."""
+        if self.policy is None:
+            return jnp.full((*s.shape, actions), 1.0 / actions)
+        return jnp.asarray(self.policy)[s]
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         return _update(self, state, rollout, key, self.learn_from)

@@ -124,7 +124,7 @@ def chosen(trace: Dense | Recent | None, size: int) -> Dense | Recent:
 def check(trace: Dense | Recent | None, size: int, rate: Any, bound: float = 0.01) -> None:
     """Refuse a `Recent` that would forget more than `bound` of a trace."""
     kept = chosen(trace, size)
-    if isinstance(kept, Dense) or isinstance(rate, jax.core.Tracer) or kept.length >= size:
+    if isinstance(kept, Dense) or isinstance(rate, jax.core.Tracer):
         return
     rate = float(rate)
     if rate**kept.length > bound:
