@@ -15,9 +15,30 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.devices import prepare as _prepare
 
 if TYPE_CHECKING:
-    from jaxrl import envs, losses, networks, optim, policies, sinks, spaces
+    from jaxrl import (
+        behaviour,
+        envs,
+        losses,
+        networks,
+        optim,
+        policies,
+        sinks,
+        spaces,
+        stepsizes,
+        traces,
+    )
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
+    from jaxrl.agents.tabular.dyna import DynaQ, DynaQPlus
+    from jaxrl.agents.tabular.importance_sampling import ImportanceSampling, OffPolicyMonteCarlo
+    from jaxrl.agents.tabular.monte_carlo import LambdaReturn, MonteCarlo, MonteCarloControl
+    from jaxrl.agents.tabular.n_step import SARSA, QSigma, TreeBackup
+    from jaxrl.agents.tabular.prioritized_sweeping import PrioritizedSweeping
+    from jaxrl.agents.tabular.q_lambda import PengQLambda, QLambda
+    from jaxrl.agents.tabular.q_learning import DoubleQLearning, ExpectedSARSA, QLearning
+    from jaxrl.agents.tabular.sarsa_lambda import SARSALambda, TrueOnlineSARSA
+    from jaxrl.agents.tabular.td import TD
+    from jaxrl.agents.tabular.td_lambda import TDLambda, TrueOnlineTD
     from jaxrl.agents.value.dqn import DQN
     from jaxrl.agents.value.r2d2 import R2D2
     from jaxrl.checkpoint import CheckpointError, Checkpoints
@@ -32,22 +53,54 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("envs", "losses", "networks", "optim", "policies", "sinks", "spaces")
+_MODULES = (
+    "behaviour",
+    "envs",
+    "losses",
+    "networks",
+    "optim",
+    "policies",
+    "sinks",
+    "spaces",
+    "stepsizes",
+    "traces",
+)
 
 _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
     "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
+    "DoubleQLearning": "jaxrl.agents.tabular.q_learning",
+    "DynaQ": "jaxrl.agents.tabular.dyna",
+    "DynaQPlus": "jaxrl.agents.tabular.dyna",
     "Evaluation": "jaxrl.evaluate",
+    "ExpectedSARSA": "jaxrl.agents.tabular.q_learning",
+    "ImportanceSampling": "jaxrl.agents.tabular.importance_sampling",
+    "LambdaReturn": "jaxrl.agents.tabular.monte_carlo",
+    "MonteCarlo": "jaxrl.agents.tabular.monte_carlo",
+    "MonteCarloControl": "jaxrl.agents.tabular.monte_carlo",
     "NonFinite": "jaxrl.guard",
     "NormalizeObs": "jaxrl.normalize",
     "NormalizeReward": "jaxrl.normalize",
+    "OffPolicyMonteCarlo": "jaxrl.agents.tabular.importance_sampling",
     "PPO": "jaxrl.agents.policy.ppo",
+    "PengQLambda": "jaxrl.agents.tabular.q_lambda",
     "Policy": "jaxrl.result",
+    "PrioritizedSweeping": "jaxrl.agents.tabular.prioritized_sweeping",
+    "QLambda": "jaxrl.agents.tabular.q_lambda",
+    "QLearning": "jaxrl.agents.tabular.q_learning",
+    "QSigma": "jaxrl.agents.tabular.n_step",
     "R2D2": "jaxrl.agents.value.r2d2",
     "Result": "jaxrl.result",
     "SAC": "jaxrl.agents.control.sac",
+    "SARSA": "jaxrl.agents.tabular.n_step",
+    "SARSALambda": "jaxrl.agents.tabular.sarsa_lambda",
     "Sweep": "jaxrl.sweep",
+    "TD": "jaxrl.agents.tabular.td",
+    "TDLambda": "jaxrl.agents.tabular.td_lambda",
+    "TreeBackup": "jaxrl.agents.tabular.n_step",
+    "TrueOnlineSARSA": "jaxrl.agents.tabular.sarsa_lambda",
+    "TrueOnlineTD": "jaxrl.agents.tabular.td_lambda",
     "evaluate": "jaxrl.evaluate",
     "restore": "jaxrl.resume",
     "resume": "jaxrl.resume",
@@ -62,15 +115,37 @@ __all__ = [
     "PPO",
     "R2D2",
     "SAC",
+    "SARSA",
+    "TD",
     "CheckpointError",
     "Checkpoints",
+    "DoubleQLearning",
+    "DynaQ",
+    "DynaQPlus",
     "Evaluation",
+    "ExpectedSARSA",
+    "ImportanceSampling",
+    "LambdaReturn",
+    "MonteCarlo",
+    "MonteCarloControl",
     "NonFinite",
     "NormalizeObs",
     "NormalizeReward",
+    "OffPolicyMonteCarlo",
+    "PengQLambda",
     "Policy",
+    "PrioritizedSweeping",
+    "QLambda",
+    "QLearning",
+    "QSigma",
     "Result",
+    "SARSALambda",
     "Sweep",
+    "TDLambda",
+    "TreeBackup",
+    "TrueOnlineSARSA",
+    "TrueOnlineTD",
+    "behaviour",
     "envs",
     "evaluate",
     "losses",
@@ -81,9 +156,11 @@ __all__ = [
     "resume",
     "sinks",
     "spaces",
+    "stepsizes",
     "stream",
     "struct",
     "sweep",
+    "traces",
     "train",
 ]
 

@@ -128,9 +128,7 @@ class Control:
 
     def share(self, state: State) -> jax.Array:
         """Of the run, what lies behind."""
-        return jnp.minimum(
-            state.steps.value / max(1, state.spec.steps // self.num_envs), 1.0
-        )
+        return jnp.minimum(state.steps.value / max(1, state.spec.steps // self.num_envs), 1.0)
 
     def act(self, state: State, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         s = tables.row(state.spec.obs_space, obs)

@@ -14,7 +14,33 @@ from typing import Any
 import jaxrl
 from jaxrl.cli import data, values
 
-ALGORITHMS = {"dqn": "DQN", "ppo": "PPO", "r2d2": "R2D2", "sac": "SAC"}
+ALGORITHMS = {
+    "double-q-learning": "DoubleQLearning",
+    "dqn": "DQN",
+    "dyna-q": "DynaQ",
+    "dyna-q-plus": "DynaQPlus",
+    "expected-sarsa": "ExpectedSARSA",
+    "importance-sampling": "ImportanceSampling",
+    "lambda-return": "LambdaReturn",
+    "monte-carlo": "MonteCarlo",
+    "monte-carlo-control": "MonteCarloControl",
+    "off-policy-monte-carlo": "OffPolicyMonteCarlo",
+    "peng-q-lambda": "PengQLambda",
+    "ppo": "PPO",
+    "prioritized-sweeping": "PrioritizedSweeping",
+    "q-lambda": "QLambda",
+    "q-learning": "QLearning",
+    "q-sigma": "QSigma",
+    "r2d2": "R2D2",
+    "sac": "SAC",
+    "sarsa": "SARSA",
+    "sarsa-lambda": "SARSALambda",
+    "td": "TD",
+    "td-lambda": "TDLambda",
+    "tree-backup": "TreeBackup",
+    "true-online-sarsa": "TrueOnlineSARSA",
+    "true-online-td": "TrueOnlineTD",
+}
 """Name on the command line -> name in jaxrl."""
 
 
@@ -25,7 +51,9 @@ def kind(declared: str) -> str:
 
 
 def described(cls: type[Any]) -> dict[str, Any]:
-    doc = inspect.getdoc(sys.modules[cls.__module__]) or ""
+    doc = inspect.getdoc(cls) or ""
+    if doc.startswith(f"{cls.__name__}("):  # what dataclasses write; the file has one class
+        doc = inspect.getdoc(sys.modules[cls.__module__]) or ""
     fields: list[dict[str, Any]] = []
     for field in dataclasses.fields(cls):
         fields.append(

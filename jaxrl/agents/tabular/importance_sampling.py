@@ -132,5 +132,3 @@ class OffPolicyMonteCarlo(Control):
         start = (table, last, jnp.ones(()), jnp.full((), jnp.nan))
         table, _, _, error = jax.lax.fori_loop(0, steps, back, start)
         return table, episodes.over(episode, move.ended), error
-
-

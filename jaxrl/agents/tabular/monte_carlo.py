@@ -12,7 +12,6 @@ advanced one after the other (the default) with `num_steps` of 16 and more.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 

@@ -76,9 +76,7 @@ class SARSA(Control):
 
         def flush(i: Any, carry: tuple[Table, jax.Array]) -> tuple[Table, jax.Array]:
             table, error = carry
-            value = jnp.dot(
-                self.learned(table, move.next_obs, share), table.values[move.next_obs]
-            )
+            value = jnp.dot(self.learned(table, move.next_obs, share), table.values[move.next_obs])
             last = jnp.where(move.terminated, 0.0, value)  # a cut has no next action
             table, new = self._update(table, window, i, last, move.ended, share)
             return table, jnp.where(move.ended, new, error)
