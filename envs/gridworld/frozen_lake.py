@@ -1,4 +1,4 @@
-"""FrozenLake: across slippery ice to the other shore, past the holes (Gymnasium's FrozenLake-v1)."""
+"""FrozenLake: across slippery ice to the other shore, past the holes (as Gymnasium's)."""
 
 from __future__ import annotations
 

@@ -55,5 +55,5 @@ class RandomWalk(Finite):
 
 
 def random_walk_19(right: Float = 0.5, left_reward: Float = -1.0) -> RandomWalk:
-    """Example 7.1: 19 places, -1 at the left end and 1 at the right; place i is worth i / 10 - 1."""
+    """Example 7.1: 19 places, -1 at the left end, 1 at the right; place i is worth i / 10 - 1."""
     return RandomWalk(19, right, left_reward)
