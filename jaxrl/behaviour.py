@@ -4,7 +4,7 @@ Each is a struct with `probabilities(q, visits, share)`: the values of the actio
 often each was taken here [..., A] (None unless `counts`), and the share of the run that lies
 behind. One definition serves for acting, for expectations over the policy (Expected SARSA) and for
 importance ratios. Actions of equal value are equally likely: a table that knows nothing yet must
-not always go left. An optimistic start is none of these but the agent's field `initial`.
+not always go left. Actions that are not allowed have the value minus infinity. An optimistic start is none of these but the agent's field `initial`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def greedy(q: jax.Array) -> jax.Array:
 def soft(q: jax.Array, epsilon: Any) -> jax.Array:
     """Greedy, and with probability epsilon [...] any action."""
     epsilon = jnp.asarray(epsilon)[..., None]
-    return epsilon / q.shape[-1] + (1.0 - epsilon) * greedy(q)
+    allowed = (q > -jnp.inf).astype(jnp.float32)
+    evenly = allowed / jnp.sum(allowed, axis=-1, keepdims=True)
+    return epsilon * evenly + (1.0 - epsilon) * greedy(q)
 
 
 def pick(u: jax.Array, weights: jax.Array) -> jax.Array:
@@ -136,7 +138,7 @@ class UCB:
         n = visits.astype(jnp.float32)
         total = jnp.maximum(jnp.sum(n, axis=-1, keepdims=True), 1.0)
         bound = q + self.c * jnp.sqrt(jnp.log(total) / jnp.maximum(n, 1.0))
-        return greedy(jnp.where(n == 0, jnp.inf, bound))
+        return greedy(jnp.where((n == 0) & (q > -jnp.inf), jnp.inf, bound))
 
 
 @struct

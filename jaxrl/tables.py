@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import spaces
+from jaxrl.rollout import select
 from jaxrl.struct import struct
 from jaxrl.types import Key, PyTree, Rollout, Spec
 
@@ -37,6 +38,7 @@ class Move:
     first: jax.Array
     extras: PyTree
     key: Key
+    allowed: PyTree = None  # masks of the actions here and there, where there are masks
 
     @property
     def ended(self) -> jax.Array:
@@ -51,6 +53,8 @@ def sizes(name: str, spec: Spec) -> tuple[int, int]:
             "jaxrl.SAC() or jaxrl.PPO() for continuous actions."
         )
     space = spec.obs_space
+    if isinstance(space, spaces.Dict) and set(space) == {"observation", "action_mask"}:
+        space = space["observation"]
     if isinstance(space, spaces.Discrete):
         return space.n, spec.action_space.n
     if isinstance(space, spaces.MultiDiscrete):
@@ -60,13 +64,15 @@ def sizes(name: str, spec: Spec) -> tuple[int, int]:
         return count, spec.action_space.n
     raise TypeError(
         f"{name} keeps a table and needs observations that are Discrete or MultiDiscrete, not "
-        f"{spaces.describe(space)}: use jaxrl.DQN() or jaxrl.PPO(), or a wrapper that numbers the "
+        f"{spaces.describe(spec.obs_space)}: use jaxrl.DQN() or jaxrl.PPO(), or a wrapper that numbers the "
         "observations."
     )
 
 
-def row(space: spaces.Space, obs: jax.Array) -> jax.Array:
+def row(space: spaces.Space, obs: PyTree) -> jax.Array:
     """The number of an observation: itself, or its place in the lexicographic order."""
+    if isinstance(space, spaces.Dict):
+        return row(space["observation"], obs["observation"])
     if isinstance(space, spaces.MultiDiscrete):
         index = jnp.zeros(obs.shape[:-1], jnp.int32)
         for i, n in enumerate(space.nvec):
@@ -75,26 +81,38 @@ def row(space: spaces.Space, obs: jax.Array) -> jax.Array:
     return obs
 
 
+def mask(space: spaces.Space, obs: PyTree) -> jax.Array | None:
+    """Which actions are allowed, [..., A], where observations say so."""
+    return obs["action_mask"] if isinstance(space, spaces.Dict) else None
+
+
 def moves(rollout: Rollout, spec: Spec, key: Key) -> Move:
     """The transitions of a rollout, all [T, N]."""
     num_steps, num_envs = rollout.reward.shape
-    obs = row(spec.obs_space, rollout.obs)
-    next_obs = jnp.concatenate([obs[1:], row(spec.obs_space, rollout.last_obs)[None]])
-    if spec.time_limit is not None:
-        final = row(spec.obs_space, rollout.final_obs)[jnp.arange(num_steps) // spec.time_limit]
-        next_obs = jnp.where(rollout.truncated, final, next_obs)
+
+    def following(part: Callable[[PyTree], jax.Array]) -> jax.Array:
+        x = jnp.concatenate([part(rollout.obs)[1:], part(rollout.last_obs)[None]])
+        if spec.time_limit is None:
+            return x
+        final = part(rollout.final_obs)[jnp.arange(num_steps) // spec.time_limit]
+        return select(rollout.truncated, final, x)
+
+    space = spec.obs_space
+    allowed = mask(space, rollout.obs)
+    next_allowed: Any = None if allowed is None else following(lambda x: mask(space, x))  # pyright: ignore
     alone = num_steps == num_envs == 1
     keys = key[None, None] if alone else jax.random.split(key, (num_steps, num_envs))
     return Move(
-        obs=obs,
+        obs=row(space, rollout.obs),
         action=rollout.action,
         reward=rollout.reward,
-        next_obs=next_obs,
+        next_obs=following(lambda x: row(space, x)),
         terminated=rollout.terminated,
         truncated=rollout.truncated,
         first=rollout.first,
         extras=rollout.extras,
         key=keys,
+        allowed=None if allowed is None else (allowed, next_allowed),
     )
 
 

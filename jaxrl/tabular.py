@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl import behaviour, stepsizes, tables
-from jaxrl.behaviour import Behaviour, EpsilonGreedy
+from jaxrl import behaviour, spaces, stepsizes, tables
+from jaxrl.behaviour import EpsilonGreedy
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.tables import Move
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -28,6 +28,7 @@ class Table:
     updates: jax.Array | None  # int32 like values, where the step size falls
     visits: jax.Array | None  # [S, A] int32, where exploration counts
     model: PyTree = None
+    allowed: jax.Array | None = None  # [S, A] bool, where observations have masks: as last seen
 
 
 @struct
@@ -36,6 +37,15 @@ class State:
     memory: PyTree  # [N, ...]: what each environment has of its own, traces and windows
     steps: Counter  # per environment
     spec: Spec = static()
+
+
+def masked(q: jax.Array, allowed: jax.Array | None) -> jax.Array:
+    return q if allowed is None else jnp.where(allowed, q, -jnp.inf)
+
+
+def mean(probability: jax.Array, q: jax.Array) -> jax.Array:
+    """Over the actions, [..., A] -> [...]; what is never done may be worth minus infinity."""
+    return jnp.sum(jnp.where(probability > 0, probability * q, 0.0), axis=-1)
 
 
 def _start(
@@ -97,7 +107,11 @@ class Control:
         self.check(spec, states * actions)
         pairs = (states, actions)
         visits = jnp.zeros(pairs, jnp.int32) if self.exploration.counts else None
-        return _start(self, spec, self.zeros(pairs), visits, self.model(states, actions))
+        state = _start(self, spec, self.zeros(pairs), visits, self.model(states, actions))
+        if isinstance(spec.obs_space, spaces.Dict):
+            table = dataclasses.replace(state.table, allowed=jnp.ones(pairs, bool))
+            state = dataclasses.replace(state, table=table)
+        return state
 
     def check(self, spec: Spec, size: int) -> None:
         """Refuse what does not fit together."""
@@ -114,8 +128,8 @@ class Control:
         return None
 
     def q(self, table: Table, s: jax.Array) -> jax.Array:
-        """Action values of states, [..., A]."""
-        return table.values[s]
+        """Action values of states, [..., A]; minus infinity for actions that are not allowed."""
+        return masked(table.values[s], None if table.allowed is None else table.allowed[s])
 
     def extras(self, probability: jax.Array, action: jax.Array) -> PyTree:
         """What is kept of a choice, from the probabilities [N, A] it was made with."""
@@ -132,9 +146,12 @@ class Control:
 
     def act(self, state: State, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         s = tables.row(state.spec.obs_space, obs)
+        table = state.table
+        q = masked(self.q(table, s), tables.mask(state.spec.obs_space, obs))
         if not explore:
-            return ActOut(jnp.argmax(self.q(state.table, s), axis=-1).astype(jnp.int32))
-        probability = self.policy(state.table, s, self.share(state))
+            return ActOut(jnp.argmax(q, axis=-1).astype(jnp.int32))
+        visits = None if table.visits is None else table.visits[s]
+        probability = self.exploration.probabilities(q, visits, self.share(state))
         action = behaviour.sample(key, probability)
         return ActOut(action, self.extras(probability, action))
 
@@ -145,6 +162,10 @@ class Control:
             if table.visits is not None:
                 visits = tables.add(table.visits, (move.obs, move.action), jnp.int32(1))
                 table = dataclasses.replace(table, visits=visits)
+            if table.allowed is not None:
+                here, there = move.allowed
+                allowed = table.allowed.at[move.obs].set(here).at[move.next_obs].set(there)
+                table = dataclasses.replace(table, allowed=allowed)
             return self.learn_from(table, memory, move, share)
 
         return _update(self, state, rollout, key, learn)
@@ -168,7 +189,7 @@ class Control:
 
     def expected(self, table: Table, s: jax.Array, share: jax.Array) -> jax.Array:
         """The value of a state under the policy that acts."""
-        return jnp.sum(self.policy(table, s, share) * self.q(table, s), axis=-1)
+        return mean(self.policy(table, s, share), self.q(table, s))
 
 
 def _moved(
@@ -253,6 +274,3 @@ class Prediction:
     ) -> tuple[Table, jax.Array]:
         """One entry a step towards its target; -> also the error."""
         return _moved(self, table, index, target, valid)
-
-
-__all__ = ["Behaviour", "Control", "Prediction", "State", "Table"]

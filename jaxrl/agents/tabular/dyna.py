@@ -50,7 +50,7 @@ class DynaQ(Control):
         return dataclasses.replace(table, model=model), memory, error
 
     def _learn(self, table: Table, x: Move | Drawn, reward: jax.Array) -> tuple[Table, jax.Array]:
-        value = jnp.where(x.terminated, 0.0, jnp.max(table.values[x.next_obs]))
+        value = jnp.where(x.terminated, 0.0, jnp.max(self.q(table, x.next_obs)))
         return self.moved(table, (x.obs, x.action), reward + self.gamma * value)
 
     def draw(self, model: Outcomes, u: jax.Array) -> Drawn:

@@ -20,7 +20,7 @@ from jaxrl.behaviour import EpsilonGreedy
 from jaxrl.episodes import Episode
 from jaxrl.struct import param, static, struct
 from jaxrl.tables import Move
-from jaxrl.tabular import Control, Prediction, Table
+from jaxrl.tabular import Control, Prediction, Table, mean
 from jaxrl.types import PyTree, Spec
 
 Weighing = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -109,7 +109,7 @@ class OffPolicyMonteCarlo(Control):
 
     def learned(self, table: Table, s: jax.Array, share: jax.Array) -> jax.Array:
         visits = None if table.visits is None else table.visits[s]
-        return self.target.probabilities(table.values[s], visits, share)
+        return self.target.probabilities(self.q(table, s), visits, share)
 
     def learn_from(
         self, table: Table, memory: PyTree, move: Move, share: jax.Array
@@ -126,7 +126,7 @@ class OffPolicyMonteCarlo(Control):
             return table, g, w * self.learned(table, s, share)[a] / episode.mu[t], error
 
         s = move.next_obs
-        value = jnp.dot(self.learned(table, s, share), table.values[s])
+        value = mean(self.learned(table, s, share), self.q(table, s))
         last = jnp.where(move.terminated, 0.0, value)
         steps = jnp.where(move.ended, episode.kept, 0)
         start = (table, last, jnp.ones(()), jnp.full((), jnp.nan))

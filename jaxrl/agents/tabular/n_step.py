@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxrl import tables
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.tables import Move
-from jaxrl.tabular import Control, Table
+from jaxrl.tabular import Control, Table, mean
 from jaxrl.types import PyTree, Spec
 
 
@@ -63,6 +63,10 @@ class SARSA(Control):
         """The policy that is learned about, [A]."""
         return self.policy(table, s, share)
 
+    def worth(self, table: Table, s: jax.Array, share: jax.Array) -> jax.Array:
+        """A state under that policy."""
+        return mean(self.learned(table, s, share), self.q(table, s))
+
     def learn_from(
         self, table: Table, memory: PyTree, move: Move, share: jax.Array
     ) -> tuple[Table, PyTree, jax.Array]:
@@ -76,7 +80,7 @@ class SARSA(Control):
 
         def flush(i: Any, carry: tuple[Table, jax.Array]) -> tuple[Table, jax.Array]:
             table, error = carry
-            value = jnp.dot(self.learned(table, move.next_obs, share), table.values[move.next_obs])
+            value = self.worth(table, move.next_obs, share)
             last = jnp.where(move.terminated, 0.0, value)  # a cut has no next action
             table, new = self._update(table, window, i, last, move.ended, share)
             return table, jnp.where(move.ended, new, error)
@@ -117,7 +121,7 @@ class TreeBackup(SARSA):
     def learned(self, table: Table, s: jax.Array, share: jax.Array) -> jax.Array:
         policy = self.exploration if self.target is None else self.target
         visits = None if table.visits is None else table.visits[s]
-        return policy.probabilities(table.values[s], visits, share)
+        return policy.probabilities(self.q(table, s), visits, share)
 
     def weight(self, probability: jax.Array, mu: jax.Array) -> jax.Array:
         """How much of a return counts, from pi(a | s) and mu(a | s)."""
@@ -127,12 +131,11 @@ class TreeBackup(SARSA):
         self, table: Table, window: Window, k: jax.Array, g: jax.Array, share: jax.Array
     ) -> jax.Array:
         s, a = window.obs[k], window.action[k]
-        q, probability = table.values[s], self.learned(table, s, share)
-        c = self.weight(probability[a], window.mu[k])
-        return jnp.dot(probability, q) + c * (g - q[a])
+        c = self.weight(self.learned(table, s, share)[a], window.mu[k])
+        return self.worth(table, s, share) + c * (g - table.values[s, a])
 
     def ahead(self, table: Table, move: Move, share: jax.Array) -> jax.Array:
-        return jnp.dot(self.learned(table, move.obs, share), table.values[move.obs])
+        return self.worth(table, move.obs, share)
 
 
 @struct

@@ -20,7 +20,7 @@ from jaxrl import outcomes, tables
 from jaxrl.outcomes import Outcomes
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.tables import Move
-from jaxrl.tabular import Control, Table
+from jaxrl.tabular import Control, Table, masked
 from jaxrl.types import PyTree
 
 
@@ -50,7 +50,10 @@ class PrioritizedSweeping(Control):
     ) -> tuple[Table, PyTree, jax.Array]:
         s, a = move.obs, move.action
         model = outcomes.observe(table.model.model, move)
-        error = outcomes.target(model, s, a, table.values, self.gamma) - table.values[s, a]
+        error = (
+            outcomes.target(model, s, a, masked(table.values, table.allowed), self.gamma)
+            - table.values[s, a]
+        )
         priority = table.model.priority.at[s, a].set(self._priority(error))
         table = dataclasses.replace(table, model=None)
 
@@ -59,10 +62,10 @@ class PrioritizedSweeping(Control):
             head = jnp.argmax(priority)
             s, a = jnp.divmod(head, priority.shape[1])
             some = priority[s, a] > 0
-            target = outcomes.target(model, s, a, table.values, self.gamma)
+            target = outcomes.target(model, s, a, masked(table.values, table.allowed), self.gamma)
             table, _ = self.moved(table, (s, a), target, some)
             priority = tables.add(priority, (s, a), -priority[s, a])
-            best = jnp.max(table.values, axis=-1)
+            best = jnp.max(masked(table.values, table.allowed), axis=-1)
             errors = outcomes.targets(model, best, self.gamma) - table.values
             leads = outcomes.predecessors(model, s) & some
             fresh = jnp.where(leads, self._priority(errors), 0.0)

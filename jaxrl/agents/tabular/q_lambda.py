@@ -27,7 +27,7 @@ from jaxrl import tables, traces
 from jaxrl.behaviour import EpsilonGreedy
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.tables import Move
-from jaxrl.tabular import Control, Table
+from jaxrl.tabular import Control, Table, mean
 from jaxrl.traces import Dense, Kind, Recent
 from jaxrl.types import PyTree, Spec
 
@@ -75,14 +75,14 @@ class QLambda(Control):
 
     def learned(self, table: Table, s: jax.Array, share: jax.Array) -> jax.Array:
         visits = None if table.visits is None else table.visits[s]
-        return self.target.probabilities(table.values[s], visits, share)
+        return self.target.probabilities(self.q(table, s), visits, share)
 
     def learn_from(
         self, table: Table, memory: PyTree, move: Move, share: jax.Array
     ) -> tuple[Table, PyTree, jax.Array]:
         s, a = move.obs, move.action
         c = self.cut(self.learned(table, s, share)[a], move.extras)
-        value = jnp.dot(self.learned(table, move.next_obs, share), table.values[move.next_obs])
+        value = mean(self.learned(table, move.next_obs, share), self.q(table, move.next_obs))
         q = table.values[s, a]
         table, alpha = self.step_size(table, (s, a))
         error = traces.Error(
@@ -121,12 +121,12 @@ class PengQLambda(Control):
     ) -> tuple[Table, PyTree, jax.Array]:
         s, a = move.obs, move.action
         table, alpha = self.step_size(table, (s, a))
-        best = jnp.where(move.terminated, 0.0, jnp.max(table.values[move.next_obs]))
+        best = jnp.where(move.terminated, 0.0, jnp.max(self.q(table, move.next_obs)))
         target = move.reward + self.gamma * best
         own = target - table.values[s, a]
         kept = traces.chosen(self.trace, table.values.size)
         trace = kept.decay(memory, jnp.asarray(self.gamma * self.lam))
-        values = kept.move(table.values, trace, alpha * (target - jnp.max(table.values[s])))
+        values = kept.move(table.values, trace, alpha * (target - jnp.max(self.q(table, s))))
         values = tables.add(values, (s, a), alpha * own)
         index = s * values.shape[1] + a
         trace = kept.put(trace, index, traces.accumulating(kept.value(trace, index), alpha))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxrl.struct import struct
 from jaxrl.tables import Move
-from jaxrl.tabular import Control, Table
+from jaxrl.tabular import Control, Table, masked
 from jaxrl.types import PyTree
 
 
@@ -30,7 +30,7 @@ class QLearning(Control):
         return table, memory, error
 
     def next_value(self, table: Table, s: jax.Array, share: jax.Array) -> jax.Array:
-        return jnp.max(table.values[s])
+        return jnp.max(self.q(table, s))
 
 
 @struct
@@ -50,13 +50,15 @@ class DoubleQLearning(Control):
 
     def q(self, table: Table, s: jax.Array) -> jax.Array:
         """It acts by the mean of both."""
-        return (table.values[0, s] + table.values[1, s]) / 2
+        mean = (table.values[0, s] + table.values[1, s]) / 2
+        return masked(mean, None if table.allowed is None else table.allowed[s])
 
     def learn_from(
         self, table: Table, memory: PyTree, move: Move, share: jax.Array
     ) -> tuple[Table, PyTree, jax.Array]:
         one = jax.random.bernoulli(move.key).astype(jnp.int32)
-        best = jnp.argmax(table.values[one, move.next_obs])
+        allowed = None if table.allowed is None else table.allowed[move.next_obs]
+        best = jnp.argmax(masked(table.values[one, move.next_obs], allowed))
         value = table.values[1 - one, move.next_obs, best]
         target = move.reward + self.gamma * jnp.where(move.terminated, 0.0, value)
         table, error = self.moved(table, (one, move.obs, move.action), target)
