@@ -4,7 +4,8 @@ Each is a struct with `probabilities(q, visits, share)`: the values of the actio
 often each was taken here [..., A] (None unless `counts`), and the share of the run that lies
 behind. One definition serves for acting, for expectations over the policy (Expected SARSA) and for
 importance ratios. Actions of equal value are equally likely: a table that knows nothing yet must
-not always go left. Actions that are not allowed have the value minus infinity. An optimistic start is none of these but the agent's field `initial`.
+not always go left. Actions that are not allowed have the value minus infinity. An optimistic start
+is none of these but the agent's field `initial`.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def sizes(name: str, spec: Spec) -> tuple[int, int]:
         return count, spec.action_space.n
     raise TypeError(
         f"{name} keeps a table and needs observations that are Discrete or MultiDiscrete, not "
-        f"{spaces.describe(spec.obs_space)}: use jaxrl.DQN() or jaxrl.PPO(), or a wrapper that numbers the "
-        "observations."
+        f"{spaces.describe(spec.obs_space)}: use jaxrl.DQN() or jaxrl.PPO(), or a "
+        "wrapper that numbers the observations."
     )
 
 
