@@ -169,9 +169,8 @@ def test_double_q_learning_by_hand_acts_by_both() -> None:
     state = dataclasses.replace(state, table=dataclasses.replace(state.table, values=table))
     found = set()
     for i in range(8):
-        part = dataclasses.replace(
-            rollout([Seen(0, 0, 0.0, 1)], False), final_obs=jnp.zeros((0, 1))
-        )
+        one = rollout([Seen(0, 0, 0.0, 1)], False)
+        part = dataclasses.replace(one, final_obs=jnp.zeros((0, 1)))
         new = agent.update(state, part, jax.random.key(i))[0].table.values
         found.add((float(new[0, 0, 0]), float(new[1, 0, 0])))
     assert found == {(2.0, 0.0), (0.0, 1.0)}
