@@ -113,6 +113,10 @@ class Control:
             state = dataclasses.replace(state, table=table)
         return state
 
+    def together(self, spec: Spec) -> int:
+        """Runs that a CPU should advance at once."""
+        return tables.together(spec)
+
     def check(self, spec: Spec, size: int) -> None:
         """Refuse what does not fit together."""
 
@@ -229,6 +233,10 @@ class Prediction:
             )
         self.check(spec, states)
         return _start(self, spec, jnp.zeros(states), None, self.model(states))
+
+    def together(self, spec: Spec) -> int:
+        """Runs that a CPU should advance at once."""
+        return tables.together(spec)
 
     def check(self, spec: Spec, size: int) -> None:
         """Refuse what does not fit together."""

@@ -239,6 +239,8 @@ def _prepare(
     checks.positive_int(reset_every, "reset_every")
     if together is not None:
         checks.positive_int(together, "lanes")
+    elif not traced and jax.default_backend() == "cpu" and hasattr(agent, "together"):
+        together = agent.together(spec)  # agents of a few operations say what suits them
     per_iteration = agent.num_envs * agent.num_steps
     iterations = steps // per_iteration
     spacing = log_every or min(steps / POINTS, every or steps)
@@ -338,7 +340,7 @@ def train(
     `key` is one key, or an array of keys for as many independent runs; `agent` may be a stack of
     agents, one setting of its float hyperparameters per run. Runs are spread over all local
     devices; `lanes` says how many are advanced together on each (by default all of them on an
-    accelerator, and one after the other on a CPU, which is faster there).
+    accelerator, and one after the other on a CPU, which is faster there for all but small tables).
 
     `progress` shows a line per second: None means only on a terminal. `evaluate_every` adds
     `evaluate/return`, the mean of `evaluate_episodes` episodes played without exploration, about

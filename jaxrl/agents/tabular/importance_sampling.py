@@ -58,6 +58,9 @@ class ImportanceSampling(Prediction):
     horizon: int = static("steps of an episode that are kept", default=1000, low=1)
     num_steps: int = static("steps per environment and update", default=16, low=1)
 
+    def together(self, spec: Spec) -> int:
+        return 1  # an end in one run would keep all of them waiting
+
     def begin(self, spec: Spec, size: int) -> PyTree:
         actions: int = spec.action_space.n  # pyright: ignore
         return episodes.begin(self.horizon, size), jnp.full((), 1.0 / actions)
@@ -97,6 +100,9 @@ class OffPolicyMonteCarlo(Control):
     weighing: Weighing = static("ordinary or weighted", default=weighted)
     horizon: int = static("steps of an episode that are kept", default=1000, low=1)
     num_steps: int = static("steps per environment and update", default=16, low=1)
+
+    def together(self, spec: Spec) -> int:
+        return 1  # an end in one run would keep all of them waiting
 
     def begin(self, spec: Spec, size: int) -> PyTree:
         return episodes.begin(self.horizon, size)
