@@ -65,6 +65,36 @@ AGENTS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
 }
 
+TABLES = (
+    jaxrl.QLearning,
+    jaxrl.ExpectedSARSA,
+    jaxrl.DoubleQLearning,
+    jaxrl.SARSA,
+    jaxrl.TreeBackup,
+    jaxrl.QSigma,
+    jaxrl.SARSALambda,
+    jaxrl.TrueOnlineSARSA,
+    jaxrl.QLambda,
+    jaxrl.PengQLambda,
+    jaxrl.TD,
+    jaxrl.TDLambda,
+    jaxrl.TrueOnlineTD,
+    jaxrl.MonteCarlo,
+    jaxrl.LambdaReturn,
+    jaxrl.MonteCarloControl,
+    jaxrl.ImportanceSampling,
+    jaxrl.OffPolicyMonteCarlo,
+    jaxrl.DynaQ,
+    jaxrl.DynaQPlus,
+    jaxrl.PrioritizedSweeping,
+)
+"""On a lake that ends every other episode, with enough steps for an end in every rollout."""
+
+AGENTS |= {
+    agent.__name__: (lambda agent=agent: agent(num_envs=2, num_steps=64), "FrozenLake-v1")
+    for agent in TABLES
+}
+
 GLOSSARY = {"loss", "policy", "value", "q", "episode", "evaluate", "replay", "temperature", "time"}
 
 
