@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxrl import tables
 from jaxrl.struct import struct
@@ -114,7 +115,7 @@ class Recent:
         return flat.reshape(table.shape)
 
 
-def chosen(trace: Dense | Recent | None, size: int) -> Dense | Recent:
+def chosen(trace: Dense | Recent | None, size: int) -> Any:
     """What None stands for."""
     if trace is not None:
         return trace
@@ -124,7 +125,7 @@ def chosen(trace: Dense | Recent | None, size: int) -> Dense | Recent:
 def check(trace: Dense | Recent | None, size: int, rate: Any, bound: float = 0.01) -> None:
     """Refuse a `Recent` that would forget more than `bound` of a trace."""
     kept = chosen(trace, size)
-    if isinstance(kept, Dense) or isinstance(rate, jax.core.Tracer):
+    if isinstance(kept, Dense) or isinstance(rate, Tracer):
         return
     rate = float(rate)
     if rate**kept.length > bound:

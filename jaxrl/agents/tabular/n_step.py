@@ -74,9 +74,13 @@ class SARSA(Control):
         window: Window = memory
         last = self.ahead(table, move, share)
         table, error = self._update(table, window, 0, last, window.count == n, share)
-        waiting = (window.obs, window.action, window.reward, window.mu)
-        waiting = tables.push(waiting, (move.obs, move.action, move.reward, move.extras))
-        window = Window(*waiting, jnp.minimum(window.count + 1, n))
+        window = Window(
+            obs=tables.push(window.obs, move.obs),
+            action=tables.push(window.action, move.action),
+            reward=tables.push(window.reward, move.reward),
+            mu=tables.push(window.mu, move.extras),
+            count=jnp.minimum(window.count + 1, n),
+        )
 
         def flush(i: Any, carry: tuple[Table, jax.Array]) -> tuple[Table, jax.Array]:
             table, error = carry
