@@ -239,8 +239,9 @@ def _prepare(
     checks.positive_int(reset_every, "reset_every")
     if together is not None:
         checks.positive_int(together, "lanes")
-    elif not traced and jax.default_backend() == "cpu" and hasattr(agent, "together"):
-        together = agent.together(spec)  # agents of a few operations say what suits them
+    elif not traced and jax.default_backend() == "cpu":  # agents of a few operations say how many
+        suits = getattr(agent, "together", None)
+        together = None if suits is None else suits(spec)
     per_iteration = agent.num_envs * agent.num_steps
     iterations = steps // per_iteration
     spacing = log_every or min(steps / POINTS, every or steps)
