@@ -116,11 +116,11 @@ def cliff(agent: Callable[..., Any]) -> tuple[float, float]:
     return score(runs(built, env, 200, 500)["return"][:, 100:].mean(1))
 
 
-def bias(agent: Callable[..., Any]) -> tuple[float, float]:
+def bias(agent: Callable[..., Any], count: int = 10_000) -> tuple[float, float]:
     """Figure 6.5: share of runs that go left in episode 300; lr and epsilon 0.1, 10,000 runs."""
     env = jaxrl.envs.make("MaximizationBias-v0")
     built = agent(lr=0.1, gamma=1.0, exploration=EpsilonGreedy(0.1))
-    return score(1.0 - runs(built, env, 10_000, 300)["first"][:, -1])
+    return score(1.0 - runs(built, env, count, 300)["first"][:, -1])
 
 
 def dyna(planning_steps: int) -> tuple[float, float]:

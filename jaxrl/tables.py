@@ -158,7 +158,9 @@ def add(table: jax.Array, index: tuple[jax.Array, ...], amount: jax.Array) -> ja
     """`table` with `amount` added to one entry."""
     if table.size > DENSE:
         return table.at[index].add(amount.astype(table.dtype))
-    flat = jnp.ravel_multi_index(index, table.shape, mode="wrap")
+    flat: Any = 0
+    for n, i in zip(table.shape, index, strict=True):
+        flat = flat * n + i
     hit = jnp.arange(table.size).reshape(table.shape) == flat
     return table + jnp.where(hit, amount, 0).astype(table.dtype)
 
