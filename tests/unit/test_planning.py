@@ -2,6 +2,7 @@
 the book, and against numbers known from elsewhere. All tests run in float64 but where they say so.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -420,7 +421,6 @@ def test_random_walks_have_known_values() -> None:
 def test_vmap_over_models_gammas_and_constants() -> None:
     gammas = jnp.asarray([0.5, 0.9, 0.99])
     mdp, _ = problem("FrozenLake")
-    import dataclasses
 
     def at(gamma: jax.Array) -> jax.Array:
         return planning.value_iteration(dataclasses.replace(mdp, gamma=gamma), tolerance=1e-9).v
