@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.devices import prepare as _prepare
 
 if TYPE_CHECKING:
-    from jaxrl import envs, losses, networks, optim, policies, sinks, spaces
+    from jaxrl import envs, losses, networks, optim, planning, policies, sinks, spaces
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
     from jaxrl.agents.value.dqn import DQN
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
     from jaxrl.guard import NonFinite
+    from jaxrl.mdp import MDP
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("envs", "losses", "networks", "optim", "policies", "sinks", "spaces")
+_MODULES = ("envs", "losses", "networks", "optim", "planning", "policies", "sinks", "spaces")
 
 _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
     "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
     "Evaluation": "jaxrl.evaluate",
+    "MDP": "jaxrl.mdp",
     "NonFinite": "jaxrl.guard",
     "NormalizeObs": "jaxrl.normalize",
     "NormalizeReward": "jaxrl.normalize",
@@ -59,6 +61,7 @@ _HOMES = {
 
 __all__ = [
     "DQN",
+    "MDP",
     "PPO",
     "R2D2",
     "SAC",
@@ -76,6 +79,7 @@ __all__ = [
     "losses",
     "networks",
     "optim",
+    "planning",
     "policies",
     "restore",
     "resume",

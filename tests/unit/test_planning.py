@@ -4,7 +4,9 @@ the book, and against numbers known from elsewhere. All tests run in float64 but
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -502,3 +504,17 @@ def test_mistakes_are_explained() -> None:
         MDP(good.P, good.R, gamma=1.5).check()
     with pytest.raises(ValueError, match="next"):
         MDP.from_transitions([0], [0], [1.0], [7], [0.0], num_states=2, num_actions=1)
+
+
+def test_the_code_in_the_docs_runs_in_its_order() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tabular.md").read_text()
+    blocks = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "planning" in b]
+    names: dict[str, Any] = {}
+    with jax.enable_x64(False):
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:5]:
+            exec(compile(block, "docs/tabular.md", "exec"), names)
+    assert len(blocks) >= 3
+    np.testing.assert_allclose(names["outcomes"].probability, [0.1, 0.8, 0.1], atol=1e-6)
+    assert float(names["best"].v[0]) == pytest.approx(0.5420, abs=1e-4)
+    assert float(names["exact"].v[0]) == pytest.approx(0.542026, abs=1e-6)
+    assert names["maze"].num_states == 28 * 1001
