@@ -51,13 +51,13 @@ def greedy(q: jax.Array) -> jax.Array:
     return jnp.argmax(q, -1).astype(jnp.int32)
 
 
-def advantage_greedy(q: jax.Array, policy: jax.Array) -> jax.Array:
-    """The best action, but the one of `policy` [S] where that is as good up to rounding. Policy
-    iteration that moves between equally good actions never stops."""
-    best = jnp.max(q, -1)
+def improved(q: jax.Array, policy: jax.Array) -> jax.Array:
+    """The action of `policy` [S] where it is among the best up to rounding, else the first that is.
+    Policy iteration that moves between equally good actions never stops."""
     slack = 0.1 * jnp.finfo(q.dtype).eps ** 0.5 * jnp.maximum(1, jnp.max(jnp.abs(q)))
-    keeps = state_values(q, policy) >= best - slack
-    return jnp.where(keeps, policy, greedy(q)).astype(jnp.int32)
+    good = q >= jnp.max(q, -1, keepdims=True) - slack  # [S, A]
+    keeps = jnp.take_along_axis(good, policy[:, None], -1)[:, 0]
+    return jnp.where(keeps, policy, greedy(good)).astype(jnp.int32)
 
 
 def policy_model(mdp: MDP, policy: jax.Array) -> tuple[jax.Array, jax.Array]:

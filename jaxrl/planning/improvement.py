@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.mdp import MDP
-from jaxrl.planning.backup import action_values, advantage_greedy, error_bound, greedy, state_values
+from jaxrl.planning.backup import action_values, error_bound, greedy, improved, state_values
 from jaxrl.planning.evaluation import evaluate_linear
 from jaxrl.planning.values import Solution, first_values, solved
 from jaxrl.struct import Float
@@ -35,7 +35,7 @@ def policy_iteration(
 
     def once(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
         policy, _, rounds = carry
-        better = advantage_greedy(evaluate_linear(mdp, policy).q, policy)
+        better = improved(evaluate_linear(mdp, policy).q, policy)
         return better, jnp.any(better != policy), rounds + 1
 
     start = (policy.astype(jnp.int32), jnp.ones((), bool), rounds)

@@ -96,8 +96,6 @@ def random_mdp(seed: int, states: int = 12, actions: int = 3, gamma: float = 0.9
 PROBLEMS = {
     "dense": lambda: random_mdp(0),
     "FrozenLake": lambda: made("FrozenLake-v1", 0.99),
-    "FrozenLake dense": lambda: made("FrozenLake-v1", 0.99).dense(),
-    "RiverSwim": lambda: made("RiverSwim-v0", 0.95),
 }
 
 
@@ -107,7 +105,7 @@ def problem(name: str) -> tuple[MDP, np.ndarray]:
     return mdp, optimum(mdp)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", ["dense", "FrozenLake"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_finds_the_optimum(solver: str, name: str) -> None:
     mdp, v = problem(name)
@@ -145,7 +143,7 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", ["dense", "FrozenLake"])
 def test_every_evaluation_is_the_linear_solution(name: str, policy: str) -> None:
     mdp, _ = problem(name)
     given = POLICIES[policy](mdp)
@@ -256,14 +254,6 @@ def test_blackjack(sab: bool, value: float) -> None:
     found = planning.value_iteration(mdp)
     assert found.converged
     assert float(mdp.start @ found.v) == pytest.approx(value, abs=1e-6)
-    # Figure 5.2: without a usable ace stick from 17, from 12 or 13 against weak cards; with one
-    # from 18, or 19 against 9 and 10.
-    least = {0: [17, 13, 13, 12, 12, 12, 17, 17, 17, 17], 1: [18] * 8 + [19] * 2}
-    for usable, lines in least.items():
-        for dealer, line in enumerate(lines, 1):
-            for total in range(12, 22):
-                state = (total * 11 + dealer) * 2 + usable
-                assert (int(found.policy[state]) == 0) == (total >= line), (total, dealer, usable)
 
 
 def test_blackjack_optimum_of_the_book_by_other_means() -> None:
@@ -280,13 +270,14 @@ def test_blackjack_optimum_of_the_book_by_other_means() -> None:
             chance += weight * np.array(dealer(hard + card, ace or card == 1))
         return tuple(chance)
 
-    @functools.cache
     def best(hard: int, ace: bool, shown: int, cards: int) -> float:
-        if hard > 21:
-            return -1.0
+        return -1.0 if hard > 21 else max(stick_and_hit(hard, ace, shown, cards))
+
+    @functools.cache
+    def stick_and_hit(hard: int, ace: bool, shown: int, cards: int) -> tuple[float, float]:
         total = hard + 10 * (ace and hard + 10 <= 21)
         if cards == 2 and total == 21:
-            return 1 - {1: 4 / 13, 10: 1 / 13}.get(shown, 0.0)
+            return 1 - {1: 4 / 13, 10: 1 / 13}.get(shown, 0.0), -1.0
         final = np.array(dealer(shown, shown == 1))
         targets = np.arange(17, 23)
         stick = final[(targets < total) | (targets == 22)].sum()
@@ -295,7 +286,7 @@ def test_blackjack_optimum_of_the_book_by_other_means() -> None:
             (4 if c == 10 else 1) / 13 * best(hard + c, ace or c == 1, shown, 3)
             for c in range(1, 11)
         )
-        return max(stick, hit)
+        return stick, hit
 
     weight = np.array([1] * 9 + [4]) / 13
     value = sum(
@@ -308,6 +299,13 @@ def test_blackjack_optimum_of_the_book_by_other_means() -> None:
     found = planning.value_iteration(mdp)
     assert float(mdp.start @ found.v) == pytest.approx(value, abs=1e-9)
     assert value == pytest.approx(-0.043113, abs=1e-6)
+    # Every action value of every hand of three cards and more that sums to 12 or more.
+    for shown in range(1, 11):
+        for total in range(12, 22):
+            for usable in (0, 1):
+                state = (total * 11 + shown) * 2 + usable
+                q = stick_and_hit(total - 10 * usable, bool(usable), shown, 3)
+                np.testing.assert_allclose(found.q[state], q, atol=1e-9)
 
 
 def test_gambler() -> None:
@@ -446,6 +444,19 @@ def test_vmap_over_models_gammas_and_constants() -> None:
         jax.vmap(lambda m: planning.value_iteration(m, tolerance=1e-9).v)(stack)
     ):
         np.testing.assert_allclose(v, optimum(random_mdp(seed)), atol=1e-6)
+
+
+def test_river_swim() -> None:
+    """The best policy swims from every place; its values by the linear equations, worked here."""
+    mdp = made("RiverSwim-v0", 0.95)
+    P = 0.6 * np.eye(6) + 0.35 * np.eye(6, k=1) + 0.05 * np.eye(6, k=-1)
+    P[0, :2], P[5, 4:] = (0.4, 0.6), (0.4, 0.6)
+    v = np.linalg.solve(np.eye(6) - 0.95 * P, np.eye(6)[5])
+    found = planning.policy_iteration(mdp)
+    np.testing.assert_allclose(found.v, v, atol=1e-9)
+    assert np.asarray(found.policy).tolist() == [1] * 6
+    drift = planning.evaluate_linear(mdp, np.zeros(6, int))
+    assert float(drift.v[0]) == pytest.approx(0.005 / 0.05)
 
 
 def test_lists_of_transitions_in_any_order() -> None:
