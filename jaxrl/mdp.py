@@ -126,8 +126,8 @@ class MDP:
             return self
         shape = (self.num_states, self.num_actions, self.num_states)
         s, a, _ = jnp.ogrid[: shape[0], : shape[1], :1]
-        P = jnp.zeros(shape, self.P.probability.dtype)
-        P = P.at[s, a, self.P.next_state].add(self.P.probability)
+        zero = jnp.zeros(shape, self.P.probability.dtype)
+        P = zero.at[s, a, self.P.next_state].add(self.P.probability)
         return MDP(P, self.R, self.gamma, self.terminal, self.start)
 
     def check(self) -> MDP:

@@ -65,11 +65,11 @@ def policy_model(mdp: MDP, policy: jax.Array) -> tuple[jax.Array, jax.Array]:
     full = mdp.dense()
     assert not isinstance(full.P, Sparse)
     if policy.ndim == 1:
-        P = full.P[jnp.arange(mdp.num_states), policy]
+        chain = full.P[jnp.arange(mdp.num_states), policy]
     else:
-        P = jnp.einsum("sa,sat->st", policy, full.P, precision="highest")
-    P, R = alive(mdp, P), alive(mdp, state_values(mdp.R, policy))
-    return P if mdp.terminal is None else jnp.where(mdp.terminal, 0, P), R
+        chain = jnp.einsum("sa,sat->st", policy, full.P, precision="highest")
+    chain, reward = alive(mdp, chain), alive(mdp, state_values(mdp.R, policy))
+    return chain if mdp.terminal is None else jnp.where(mdp.terminal, 0, chain), reward
 
 
 def error_bound(gamma: Float, change: jax.Array) -> jax.Array:

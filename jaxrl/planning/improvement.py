@@ -27,8 +27,7 @@ def policy_iteration(
     policy = jnp.asarray(policy)
     rounds = jnp.zeros((), jnp.int32)
     if policy.ndim == 2:
-        policy, rounds = evaluate_linear(mdp, policy).q, rounds + 1
-        policy = greedy(policy)
+        policy, rounds = greedy(evaluate_linear(mdp, policy).q), rounds + 1
 
     def go_on(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return carry[1] & (carry[2] < max_rounds)
