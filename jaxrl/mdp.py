@@ -58,13 +58,13 @@ class MDP:
 
         Terminal are the states in which an episode ends and through which none goes. Works inside
         `vmap` over the environment's constants. Under `jax.enable_x64` all is float64."""
-        while not hasattr(env, "transitions") and hasattr(env, "env"):
+        while getattr(env, "keeps_model", False):
             env = env.env
         if not hasattr(env, "transitions"):
             raise TypeError(
                 f"{type(env).__name__} does not tell its transitions; MDP.from_env needs a finite "
                 'environment, such as jaxrl.envs.make("FrozenLake-v1"), or a subclass of '
-                "jaxrl.envs.Finite."
+                "jaxrl.envs.Finite, without wrappers that change actions or rewards."
             )
         mdp = dataclasses.replace(_model(env), gamma=gamma)
         return mdp.dense() if dense else mdp

@@ -16,6 +16,7 @@ import pytest
 
 import jaxrl.envs
 from jaxrl import planning
+from jaxrl.envs import wrappers
 from jaxrl.mdp import MDP, Sparse
 
 SOLVERS = {
@@ -504,6 +505,11 @@ def test_prioritized_sweeping_touches_fewer_states() -> None:
 def test_mistakes_are_explained() -> None:
     with pytest.raises(TypeError, match="finite environment"):
         MDP.from_env(jaxrl.envs.make("CartPole-v1"))
+    clipped = wrappers.ClipReward(jaxrl.envs.make("FrozenLake-v1"))
+    with pytest.raises(TypeError, match="ClipReward"):
+        MDP.from_env(clipped)
+    seen = wrappers.Flatten(wrappers.EpisodeStatistics(jaxrl.envs.make("FrozenLake-v1")))
+    assert MDP.from_env(seen).num_states == 16
     good = random_mdp(0)
     with pytest.raises(ValueError, match="sum to"):
         MDP(good.P * 1.5, good.R).check()
