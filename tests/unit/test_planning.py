@@ -535,3 +535,12 @@ def test_the_code_in_the_docs_runs_in_its_order() -> None:
     assert float(names["best"].v[0]) == pytest.approx(0.5420, abs=1e-4)
     assert float(names["exact"].v[0]) == pytest.approx(0.542026, abs=1e-6)
     assert names["maze"].num_states == 28 * 1001
+
+
+def test_the_sides_of_the_benchmark_agree() -> None:
+    """`measure` compares their values before it takes the time."""
+    from benchmarks import sweeps
+
+    with jax.enable_x64(False):
+        row = sweeps.measure(200, rounds=1)
+    assert all(row[name] > 0 for name in ("jaxrl", "scipy", "numpy"))
