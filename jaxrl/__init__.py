@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         losses,
         networks,
         optim,
+        planning,
         policies,
         sinks,
         spaces,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
     from jaxrl.guard import NonFinite
+    from jaxrl.mdp import MDP
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
@@ -59,6 +61,7 @@ _MODULES = (
     "losses",
     "networks",
     "optim",
+    "planning",
     "policies",
     "sinks",
     "spaces",
@@ -77,6 +80,7 @@ _HOMES = {
     "ExpectedSARSA": "jaxrl.agents.tabular.q_learning",
     "ImportanceSampling": "jaxrl.agents.tabular.importance_sampling",
     "LambdaReturn": "jaxrl.agents.tabular.monte_carlo",
+    "MDP": "jaxrl.mdp",
     "MonteCarlo": "jaxrl.agents.tabular.monte_carlo",
     "MonteCarloControl": "jaxrl.agents.tabular.monte_carlo",
     "NonFinite": "jaxrl.guard",
@@ -112,6 +116,7 @@ _HOMES = {
 
 __all__ = [
     "DQN",
+    "MDP",
     "PPO",
     "R2D2",
     "SAC",
@@ -151,6 +156,7 @@ __all__ = [
     "losses",
     "networks",
     "optim",
+    "planning",
     "policies",
     "restore",
     "resume",

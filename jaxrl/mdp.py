@@ -6,7 +6,8 @@ probability here is that of *going on* in the next state: what a row lacks of 1 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +17,6 @@ from jaxrl import checks
 from jaxrl.struct import Float, param, struct
 
 WIDEST = 2**31 - 1
-
-
-class FiniteEnv(Protocol):
-    """What `MDP.from_env` needs to know; see `jaxrl.envs.Finite`."""
-
-    @property
-    def num_states(self) -> int: ...
-
-    @property
-    def num_actions(self) -> int: ...
-
-    @property
-    def starts(self) -> np.ndarray: ...
-
-    def transitions(self, state: jax.Array, action: jax.Array) -> Any: ...
 
 
 @struct
@@ -72,15 +58,16 @@ class MDP:
 
         Terminal are the states in which an episode ends and through which none goes. Works inside
         `vmap` over the environment's constants. Under `jax.enable_x64` all is float64."""
-        while not hasattr(env, "transitions") and hasattr(env, "env"):
+        while getattr(env, "keeps_model", False):
             env = env.env
         if not hasattr(env, "transitions"):
             raise TypeError(
                 f"{type(env).__name__} does not tell its transitions; MDP.from_env needs a finite "
                 'environment, such as jaxrl.envs.make("FrozenLake-v1"), or a subclass of '
-                "jaxrl.envs.Finite."
+                "jaxrl.envs.Finite, without wrappers that change actions or rewards."
             )
-        return _from_env(env, gamma, dense)
+        mdp = dataclasses.replace(_model(env), gamma=gamma)
+        return mdp.dense() if dense else mdp
 
     @classmethod
     def from_transitions(
@@ -126,8 +113,8 @@ class MDP:
             return self
         shape = (self.num_states, self.num_actions, self.num_states)
         s, a, _ = jnp.ogrid[: shape[0], : shape[1], :1]
-        P = jnp.zeros(shape, self.P.probability.dtype)
-        P = P.at[s, a, self.P.next_state].add(self.P.probability)
+        zero = jnp.zeros(shape, self.P.probability.dtype)
+        P = zero.at[s, a, self.P.next_state].add(self.P.probability)
         return MDP(P, self.R, self.gamma, self.terminal, self.start)
 
     def check(self) -> MDP:
@@ -170,24 +157,20 @@ def _listed(
             raise ValueError(f"{name} must be from 0 to {size - 1}; it reaches {index.max()}.")
 
 
-def _from_env(env: FiniteEnv, gamma: Float, dense: bool) -> MDP:
+@jax.jit
+def _model(env: Any) -> MDP:
+    """The sparse model, without a discount: compiled once per kind of environment."""
     S, A = env.num_states, env.num_actions
-
-    def all_of(env: Any) -> Any:
-        per_action = jax.vmap(env.transitions, (None, 0))
-        return jax.vmap(per_action, (0, None))(jnp.arange(S), jnp.arange(A))  # [S, A, K]
-
-    table = jax.jit(all_of)(env)
+    per_action = jax.vmap(env.transitions, (None, 0))
+    table = jax.vmap(per_action, (0, None))(jnp.arange(S), jnp.arange(A))  # [S, A, K]
     p = table.probability
     going_on = jnp.where(table.terminated, 0, p)
-    R = jnp.sum(p * table.reward, -1)
-    starts = jnp.asarray(env.starts)
-    start = jnp.zeros(S, p.dtype).at[starts].add(1 / len(env.starts))
+    rewards = jnp.sum(p * table.reward, -1)
+    start = jnp.zeros(S, p.dtype).at[jnp.asarray(env.starts)].add(1 / len(env.starts))
     reached = _reachable(going_on, table.next_state, start > 0)
     ends = (table.terminated & (p > 0) & reached[:, None, None]).astype(jnp.int32)
     ended = jnp.zeros(S, jnp.int32).at[table.next_state].max(ends) > 0
-    mdp = MDP(Sparse(going_on, table.next_state), R, gamma, ended & ~reached, start)
-    return mdp.dense() if dense else mdp
+    return MDP(Sparse(going_on, table.next_state), rewards, 1.0, ended & ~reached, start)
 
 
 def _reachable(p: jax.Array, next_state: jax.Array, first: jax.Array) -> jax.Array:

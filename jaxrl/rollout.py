@@ -192,6 +192,10 @@ def collect(
             final_obs = _keep(final_obs, step.obs, truncated, t // limit)
 
         spare_state, spare_obs = _next_spare(streams.spares, used)
+        # A world that outlives its episodes, such as a maze that changes.
+        inherit = getattr(env, "inherit", None)
+        if inherit is not None:
+            spare_state = jax.vmap(inherit)(env_state, spare_state)
         env_state = select(ended, spare_state, env_state)
         next_obs = select(ended, spare_obs, step.obs)
         stored = (obs, out.action, step.reward, terminated, truncated, out.extras)

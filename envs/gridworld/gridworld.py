@@ -239,17 +239,17 @@ class NoisyTV(Gridworld):
 
     @property
     def num_outcomes(self) -> int:
-        return Gridworld.num_outcomes.fget(self) * self.channels  # type: ignore[attr-defined]
+        return super().num_outcomes * self.channels
 
     def probabilities(self, state: jax.Array, action: jax.Array) -> jax.Array:
-        ways = Gridworld.probabilities(self, state % self.cells, action)
+        ways = super().probabilities(state % self.cells, action)
         return (ways[:, None] * (jnp.ones(self.channels) / self.channels)).ravel()
 
     def outcome(
         self, state: jax.Array, action: jax.Array, k: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         cell = state % self.cells
-        to, reward, over = Gridworld.outcome(self, cell, action, k // self.channels)
+        to, reward, over = super().outcome(cell, action, k // self.channels)
         watching = jnp.asarray(grid.letters(self.map) == "T")[to]
         return to + self.cells * jnp.where(watching, k % self.channels, 0), reward, over
 

@@ -3,6 +3,8 @@ Taxi-v4)."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +40,10 @@ for _i, (_r, _c) in enumerate(STANDS):
     STAND_OF[_r * 5 + _c] = _i
 
 
-def encode(cell: jax.Array, passenger: jax.Array, goal: jax.Array) -> jax.Array:
+Number = TypeVar("Number", int, jax.Array)
+
+
+def encode(cell: Number, passenger: Number, goal: Number) -> Number:
     return (cell * 5 + passenger) * 4 + goal
 
 

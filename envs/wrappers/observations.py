@@ -39,6 +39,8 @@ class Flatten(Wrapper):
     """Observations as one float32 vector, discrete parts one-hot. A mask of allowed actions stays
     beside it, where agents look for it."""
 
+    keeps_model = True
+
     def _parts(self) -> tuple[Space, Space | None]:
         """-> what is flattened, the space of the action mask if there is one"""
         space = self.env.obs_space

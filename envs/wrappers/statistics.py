@@ -27,6 +27,8 @@ class EpisodeStatistics(Wrapper):
     """Sums the rewards that come out of `env`: put it inside a wrapper that changes rewards to see
     the original ones."""
 
+    keeps_model = True
+
     def reset(self, key: Key) -> tuple[Statistics, PyTree]:
         state, obs = self.env.reset(key)
         return Statistics(state, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)), obs

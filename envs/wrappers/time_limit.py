@@ -25,6 +25,8 @@ class TimeLimit(Wrapper):
     """Truncates after `max_steps` steps. The observation does not tell how many are left: that the
     episode stops is no property of the task, and its value goes on."""
 
+    keeps_model = True
+
     max_steps: int = static("steps in an episode at most", default=1000, low=1)
 
     @property

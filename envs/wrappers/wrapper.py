@@ -18,6 +18,10 @@ class Wrapper:
 
     env: Env
 
+    # Whether the states, rewards and endings are those of `env`, time limits aside, so that its
+    # model is also that of the wrapped one.
+    keeps_model = False
+
     @property
     def obs_space(self) -> Space:
         return self.env.obs_space

@@ -3,9 +3,9 @@
 
 from jaxrl.planning.backup import (
     action_values,
-    advantage_greedy,
     error_bound,
     greedy,
+    improved,
     policy_model,
     state_values,
 )
@@ -24,7 +24,6 @@ __all__ = [
     "Plan",
     "Solution",
     "action_values",
-    "advantage_greedy",
     "error_bound",
     "evaluate_horizon",
     "evaluate_in_place",
@@ -32,6 +31,7 @@ __all__ = [
     "evaluate_policy",
     "evaluate_q",
     "greedy",
+    "improved",
     "in_place_value_iteration",
     "modified_policy_iteration",
     "optimize_horizon",

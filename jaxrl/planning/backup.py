@@ -51,13 +51,13 @@ def greedy(q: jax.Array) -> jax.Array:
     return jnp.argmax(q, -1).astype(jnp.int32)
 
 
-def advantage_greedy(q: jax.Array, policy: jax.Array) -> jax.Array:
-    """The best action, but the one of `policy` [S] where that is as good up to rounding. Policy
-    iteration that moves between equally good actions never stops."""
-    best = jnp.max(q, -1)
+def improved(q: jax.Array, policy: jax.Array) -> jax.Array:
+    """The action of `policy` [S] where it is among the best up to rounding, else the first that is.
+    Policy iteration that moves between equally good actions never stops."""
     slack = 0.1 * jnp.finfo(q.dtype).eps ** 0.5 * jnp.maximum(1, jnp.max(jnp.abs(q)))
-    keeps = state_values(q, policy) >= best - slack
-    return jnp.where(keeps, policy, greedy(q)).astype(jnp.int32)
+    good = q >= jnp.max(q, -1, keepdims=True) - slack  # [S, A]
+    keeps = jnp.take_along_axis(good, policy[:, None], -1)[:, 0]
+    return jnp.where(keeps, policy, greedy(good)).astype(jnp.int32)
 
 
 def policy_model(mdp: MDP, policy: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -65,11 +65,11 @@ def policy_model(mdp: MDP, policy: jax.Array) -> tuple[jax.Array, jax.Array]:
     full = mdp.dense()
     assert not isinstance(full.P, Sparse)
     if policy.ndim == 1:
-        P = full.P[jnp.arange(mdp.num_states), policy]
+        chain = full.P[jnp.arange(mdp.num_states), policy]
     else:
-        P = jnp.einsum("sa,sat->st", policy, full.P, precision="highest")
-    P, R = alive(mdp, P), alive(mdp, state_values(mdp.R, policy))
-    return P if mdp.terminal is None else jnp.where(mdp.terminal, 0, P), R
+        chain = jnp.einsum("sa,sat->st", policy, full.P, precision="highest")
+    chain, reward = alive(mdp, chain), alive(mdp, state_values(mdp.R, policy))
+    return chain if mdp.terminal is None else jnp.where(mdp.terminal, 0, chain), reward
 
 
 def error_bound(gamma: Float, change: jax.Array) -> jax.Array:

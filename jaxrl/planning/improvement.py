@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.mdp import MDP
-from jaxrl.planning.backup import action_values, advantage_greedy, error_bound, greedy, state_values
+from jaxrl.planning.backup import action_values, error_bound, greedy, improved, state_values
 from jaxrl.planning.evaluation import evaluate_linear
 from jaxrl.planning.values import Solution, first_values, solved
 from jaxrl.struct import Float
@@ -27,15 +27,14 @@ def policy_iteration(
     policy = jnp.asarray(policy)
     rounds = jnp.zeros((), jnp.int32)
     if policy.ndim == 2:
-        policy, rounds = evaluate_linear(mdp, policy).q, rounds + 1
-        policy = greedy(policy)
+        policy, rounds = greedy(evaluate_linear(mdp, policy).q), rounds + 1
 
     def go_on(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return carry[1] & (carry[2] < max_rounds)
 
     def once(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
         policy, _, rounds = carry
-        better = advantage_greedy(evaluate_linear(mdp, policy).q, policy)
+        better = improved(evaluate_linear(mdp, policy).q, policy)
         return better, jnp.any(better != policy), rounds + 1
 
     start = (policy.astype(jnp.int32), jnp.ones((), bool), rounds)

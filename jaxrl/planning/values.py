@@ -162,9 +162,9 @@ def in_place_value_iteration(
     tolerance: Float = 1e-6,
     max_sweeps: int = 10_000,
 ) -> Solution:
-    """Gauss-Seidel: every state from the newest values. `order` [n] lists the states of a sweep (all
-    by number unless given, some more often than others if you like); with `key` each sweep shuffles
-    it. `block` states at a time are updated together: faster, and nearer to the synchronous form.
+    """Gauss-Seidel: every state from the newest values. `order` [n] lists the states of a sweep,
+    some more often than others if you like (all by number unless given); with `key` each sweep
+    shuffles it. `block` states are updated together: faster, and nearer to the synchronous form.
 
     Where `order` leaves states out the bound holds for the others only if those are right."""
     v, sweeps, change = in_place(mdp, v, order, key, block, best, tolerance, max_sweeps)

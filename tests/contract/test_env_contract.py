@@ -98,6 +98,8 @@ WRAPPED = {
 # Every start is the same one.
 ONE_START = {
     "Asterix-MinAtar",
+    "Bandit-v0",
+    "BernoulliBandit-v0",
     "BlockingMaze-v0",
     "CliffWalking-v1",
     "CliffWalkingSlippery-v1",
