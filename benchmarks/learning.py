@@ -161,6 +161,36 @@ CASES: dict[str, Case] = {
         wrap=jaxrl.envs.Flatten,
         seeds=4,
     ),
+    "ppo-inverted-pendulum": Case(
+        lambda: jaxrl.NormalizeObs(
+            jaxrl.PPO(num_envs=32, num_steps=128, epochs=10, minibatches=32, lr=3e-4, entropy=0.0)
+        ),
+        "brax/inverted_pendulum",
+        2_000_000,
+        800,
+        "PPO with normalised observations; spring physics; 1000 steps upright would be 1000",
+        options={"backend": "spring"},
+        seeds=4,
+    ),
+    "ppo-reacher": Case(
+        lambda: jaxrl.NormalizeObs(
+            jaxrl.PPO(
+                num_envs=64,
+                num_steps=50,
+                epochs=8,
+                minibatches=16,
+                lr=3e-4,
+                gamma=0.95,
+                entropy=1e-3,
+            )
+        ),
+        "brax/reacher",
+        5_000_000,
+        -15,
+        "PPO with normalised observations; spring physics; episodes of 100 steps",
+        options={"backend": "spring", "max_steps": 100},
+        seeds=4,
+    ),
     "gru-memorychain": Case(
         ppo_gru,
         "MemoryChain-bsuite",

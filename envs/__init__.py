@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl.envs.adapters.envpool import from_envpool
+    from jaxrl.envs.adapters.gymnasium import from_gymnasium
+    from jaxrl.envs.adapters.to_gymnasium import to_gymnasium
     from jaxrl.envs.bandit.bandits import Bandit, BernoulliBandit, ContextualBandit
     from jaxrl.envs.bsuite.catch import Catch
     from jaxrl.envs.bsuite.deep_sea import DeepSea
@@ -88,9 +91,12 @@ _LAZY = {
     "Taxi": "gridworld.taxi",
     "TimeLimit": "wrappers",
     "Wrapper": "wrappers",
+    "from_envpool": "adapters.envpool",
+    "from_gymnasium": "adapters.gymnasium",
     "make": "registry",
     "names": "registry",
     "register": "registry",
+    "to_gymnasium": "adapters.to_gymnasium",
 }
 
 __all__ = [
@@ -133,9 +139,12 @@ __all__ = [
     "Taxi",
     "TimeLimit",
     "Wrapper",
+    "from_envpool",
+    "from_gymnasium",
     "make",
     "names",
     "register",
+    "to_gymnasium",
 ]
 
 

@@ -16,7 +16,7 @@ from jaxrl import checks
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.types import Env
 
-ADAPTERS = ("brax", "gymnax", "mjx", "playground")
+ADAPTERS = ("brax", "envpool", "gymnasium", "gymnax", "mjx", "playground")
 """Modules of `jaxrl.envs.adapters`, each with a `make(name, **constants)`."""
 
 

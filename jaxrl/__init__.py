@@ -22,11 +22,13 @@ if TYPE_CHECKING:
         networks,
         optim,
         planning,
+        plot,
         policies,
         sinks,
         spaces,
         stepsizes,
         traces,
+        video,
     )
     from jaxrl.agents.control.sac import SAC
     from jaxrl.agents.policy.ppo import PPO
@@ -44,13 +46,16 @@ if TYPE_CHECKING:
     from jaxrl.agents.value.r2d2 import R2D2
     from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
+    from jaxrl.export.program import ExportedPolicy, load_exported
     from jaxrl.guard import NonFinite
     from jaxrl.mdp import MDP
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
+    from jaxrl.saved import load_policy
     from jaxrl.struct import struct
     from jaxrl.sweep import Sweep, sweep
+    from jaxrl.tensors import FileRefused
     from jaxrl.train import stream, train
 
 __version__ = "0.1.0"
@@ -62,11 +67,13 @@ _MODULES = (
     "networks",
     "optim",
     "planning",
+    "plot",
     "policies",
     "sinks",
     "spaces",
     "stepsizes",
     "traces",
+    "video",
 )
 
 _HOMES = {
@@ -78,6 +85,8 @@ _HOMES = {
     "DynaQPlus": "jaxrl.agents.tabular.dyna",
     "Evaluation": "jaxrl.evaluate",
     "ExpectedSARSA": "jaxrl.agents.tabular.q_learning",
+    "ExportedPolicy": "jaxrl.export.program",
+    "FileRefused": "jaxrl.tensors",
     "ImportanceSampling": "jaxrl.agents.tabular.importance_sampling",
     "LambdaReturn": "jaxrl.agents.tabular.monte_carlo",
     "MDP": "jaxrl.mdp",
@@ -106,6 +115,8 @@ _HOMES = {
     "TrueOnlineSARSA": "jaxrl.agents.tabular.sarsa_lambda",
     "TrueOnlineTD": "jaxrl.agents.tabular.td_lambda",
     "evaluate": "jaxrl.evaluate",
+    "load_exported": "jaxrl.export.program",
+    "load_policy": "jaxrl.saved",
     "restore": "jaxrl.resume",
     "resume": "jaxrl.resume",
     "stream": "jaxrl.train",
@@ -129,6 +140,8 @@ __all__ = [
     "DynaQPlus",
     "Evaluation",
     "ExpectedSARSA",
+    "ExportedPolicy",
+    "FileRefused",
     "ImportanceSampling",
     "LambdaReturn",
     "MonteCarlo",
@@ -153,10 +166,13 @@ __all__ = [
     "behaviour",
     "envs",
     "evaluate",
+    "load_exported",
+    "load_policy",
     "losses",
     "networks",
     "optim",
     "planning",
+    "plot",
     "policies",
     "restore",
     "resume",
@@ -168,6 +184,7 @@ __all__ = [
     "sweep",
     "traces",
     "train",
+    "video",
 ]
 
 _prepare()

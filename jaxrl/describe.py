@@ -9,13 +9,12 @@ foreign object) is written as `opaque`: it can be compared, but not rebuilt.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import enum
 import functools
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -190,28 +189,32 @@ def _object(value: Any) -> Json:
 # -------------------------------------------------------------------------------------- reading
 
 
-def build(said: Json, where: str = "") -> Any:
-    """What `describe` described; `where` begins the place named in errors."""
+Find = Callable[[Any], Any]
+
+
+def build(said: Json, where: str = "", find: Find = find) -> Any:
+    """What `describe` described; `where` begins the place named in errors. `find` gives the class
+    or function of a name, or refuses it with `NotDescribed`."""
     try:
-        return _build(said, where)
+        return _build(said, where, find)
     except NotDescribed:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, binascii.Error) as error:
+    except Exception as error:  # constructors, NumPy's names of types: each in its own way
         raise NotDescribed(f"{where}: {type(error).__name__}: {error}") from error
 
 
-def _build(said: Json, where: str) -> Any:
+def _build(said: Json, where: str, find: Find) -> Any:
     match said:
         case None | bool() | int() | float() | str():
             return said
         case list():
-            return tuple(_build(x, f"{where}[{i}]") for i, x in enumerate(said))
+            return tuple(_build(x, f"{where}[{i}]", find) for i, x in enumerate(said))
         case {"opaque": what}:
             raise NotDescribed(f"{where} is {what}, which has no name to import it by")
         case {"list": list(values)}:
-            return [_build(x, f"{where}[{i}]") for i, x in enumerate(values)]
+            return [_build(x, f"{where}[{i}]", find) for i, x in enumerate(values)]
         case {"dict": dict(values)}:
-            return {k: _build(v, f"{where}.{k}") for k, v in values.items()}
+            return {k: _build(v, f"{where}.{k}", find) for k, v in values.items()}
         case {"float": str(text)}:
             return float(text)
         case {"dtype": str(name)}:
@@ -222,9 +225,9 @@ def _build(said: Json, where: str) -> Any:
             return find(name)
         case {"partial": function, "args": list(args), "keywords": dict(keywords)}:
             return functools.partial(
-                _build(function, where),
-                *(_build(x, where) for x in args),
-                **{k: _build(v, f"{where}.{k}") for k, v in keywords.items()},
+                _build(function, where, find),
+                *(_build(x, where, find) for x in args),
+                **{k: _build(v, f"{where}.{k}", find) for k, v in keywords.items()},
             )
         case {"class": name, "member": str(member)}:
             cls = find(name)
@@ -232,9 +235,9 @@ def _build(said: Json, where: str) -> Any:
                 raise NotDescribed(f"{where}: {name!r} is no enumeration")
             return cls[member]
         case {"class": name, "make": str(env), "constants": dict(constants)}:
-            return _make(name, env, constants, where)
+            return _make(name, env, constants, where, find)
         case {"class": name, "fields": dict(fields)}:
-            return _instance(name, fields, where)
+            return _instance(name, fields, where, find)
         case _:
             raise NotDescribed(f"{where}: {str(said)[:60]!r} describes nothing")
 
@@ -250,7 +253,7 @@ def _read_array(dtype: str, shape: list[Any], rest: dict[str, Any]) -> Any:
     return jax.numpy.asarray(flat.reshape(shape))
 
 
-def _instance(name: str, fields: dict[str, Json], where: str) -> Any:
+def _instance(name: str, fields: dict[str, Json], where: str, find: Find) -> Any:
     cls = find(name)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise NotDescribed(f"{where}: {name!r} is not a jaxrl.struct or another dataclass")
@@ -262,7 +265,7 @@ def _instance(name: str, fields: dict[str, Json], where: str) -> Any:
             raise NotDescribed(f"{at}: {cls.__name__} has no field {field!r} any more")
         if said == {"default": field}:
             continue
-        values[field] = _build(said, at)
+        values[field] = _build(said, at, find)
     if cls.__dataclass_params__.init:  # pyright: ignore
         late = [f for f in values if not known[f].init]
         built = cls(**{f: v for f, v in values.items() if f not in late})
@@ -273,9 +276,9 @@ def _instance(name: str, fields: dict[str, Json], where: str) -> Any:
     return built
 
 
-def _make(name: str, env: str, constants: dict[str, Json], where: str) -> Any:
+def _make(name: str, env: str, constants: dict[str, Json], where: str, find: Find) -> Any:
     cls, make = find(name), find("jaxrl.envs:make")
-    made: Any = make(env, **{k: _build(v, f"{where}.{k}") for k, v in constants.items()})
+    made: Any = make(env, **{k: _build(v, f"{where}.{k}", find) for k, v in constants.items()})
     while type(made) is not cls:  # adapters add a time limit, which is described on its own
         if not hasattr(made, "env"):
             raise NotDescribed(f"{where}: jaxrl.envs.make({env!r}) no longer gives {name}")
@@ -329,7 +332,7 @@ def differences(saved: Json, given: Json, where: str) -> Iterator[tuple[str, str
 def _numbers(said: Json) -> Any:
     """Numbers as they are computed with, in float32; None for anything else."""
     if isinstance(said, dict) and ("array" in said or "float" in said):
-        return np.asarray(_build(said, ""), np.float32)
+        return np.asarray(_build(said, "", find), np.float32)
     if isinstance(said, int | float) and not isinstance(said, bool):
         return np.asarray(said, np.float32)
     return None

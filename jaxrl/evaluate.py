@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, lanes, rollout
+from jaxrl import checks, host, lanes, rollout
+from jaxrl.host import HostEnv
 from jaxrl.result import Policy, Result
 from jaxrl.statistics import bootstrap_interval, iqm
 from jaxrl.struct import struct
-from jaxrl.types import ActOut, Env, Key, PyTree, Spec
+from jaxrl.types import ActOut, Env, Key, PyTree, Spec, Step
 
 MAX_STEPS = 100_000
 """Episodes are stopped here if the environment never ends them; `Evaluation.unfinished` counts."""
@@ -29,36 +30,67 @@ class Played:
     finished: jax.Array  # [E] bool
 
 
-def play(
-    agent: Any, env: Env, spec: Spec, state: Any, key: Key, episodes: int, max_steps: int
-) -> Played:
-    """One episode in each of `episodes` environments, with `explore=False`."""
+@struct
+class Stage:
+    """E environments in the middle of their episodes."""
+
+    env_state: PyTree  # [E, ...]
+    obs: PyTree  # [E, ...]
+    memory: PyTree  # [E, ...] or None
+    t: jax.Array  # int32: steps made
+
+
+def open_stage(agent: Any, env: Env, key: Key, episodes: int) -> tuple[Stage, Key]:
+    """-> the first observations, and the key to play with."""
     reset_key, play_key = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
     memory = rollout.initial_memory(agent, episodes)
+    return Stage(env_state, obs, memory, jnp.zeros((), jnp.int32)), play_key
+
+
+def advance(
+    agent: Any, env: Env, state: Any, stage: Stage, key: Key, explore: bool = False
+) -> tuple[Stage, Step]:
+    """One step in each environment."""
+    episodes = jax.tree.leaves(stage.obs)[0].shape[0]
+    act_key, env_key = jax.random.split(jax.random.fold_in(key, stage.t))
+    first = jnp.broadcast_to(stage.t == 0, (episodes,))
+    out = rollout.act(agent, state, stage.obs, act_key, stage.memory, first, explore)
+    env_keys = jax.random.split(env_key, episodes)
+    env_state, step = jax.vmap(env.step)(stage.env_state, out.action, env_keys)
+    return Stage(env_state, step.obs, out.memory, stage.t + 1), step
+
+
+def play(
+    agent: Any,
+    env: Env,
+    spec: Spec,
+    state: Any,
+    key: Key,
+    episodes: int,
+    max_steps: int,
+    explore: bool = False,
+) -> Played:
+    """One episode in each of `episodes` environments."""
+    stage, key = open_stage(agent, env, key, episodes)
     returns = jnp.zeros(episodes)
     lengths = jnp.zeros(episodes, jnp.int32)
     finished = jnp.zeros(episodes, bool)
 
     def unfinished(carry: tuple[Any, ...]) -> jax.Array:
-        t, *_, finished = carry
-        return (t < max_steps) & ~finished.all()
+        stage, *_, finished = carry
+        return (stage.t < max_steps) & ~finished.all()
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        t, env_state, obs, memory, returns, lengths, finished = carry
-        act_key, env_key = jax.random.split(jax.random.fold_in(play_key, t))
-        first = jnp.broadcast_to(t == 0, (episodes,))
-        out = rollout.act(agent, state, obs, act_key, memory, first, explore=False)
-        env_keys = jax.random.split(env_key, episodes)
-        env_state, result = jax.vmap(env.step)(env_state, out.action, env_keys)
+        stage, returns, lengths, finished = carry
+        stage, result = advance(agent, env, state, stage, key, explore)
         returns = returns + jnp.where(finished, 0, result.reward)
         lengths = lengths + ~finished
         finished = finished | result.terminated | result.truncated
-        return t + 1, env_state, result.obs, out.memory, returns, lengths, finished
+        return stage, returns, lengths, finished
 
-    zero = jnp.zeros((), jnp.int32)
-    carry = (zero, env_state, obs, memory, returns, lengths, finished)
-    *_, returns, lengths, finished = jax.lax.while_loop(unfinished, step, carry)
+    carry = (stage, returns, lengths, finished)
+    _, returns, lengths, finished = jax.lax.while_loop(unfinished, step, carry)
     return Played(returns, lengths, finished)
 
 
@@ -102,7 +134,7 @@ class Evaluation:
 
 
 @struct
-class _Function:
+class Function:
     """A plain `obs -> action` function in the place of an agent."""
 
     function: Callable[[PyTree], jax.Array]
@@ -148,7 +180,7 @@ def evaluate(
         agent, state, count = policy.agent, policy.state, policy.runs
         checks.same_task(policy.spec, spec)
     elif callable(policy):
-        agent, state, count = _Function(policy), (), None
+        agent, state, count = Function(policy), (), None
     else:
         raise TypeError(
             f"policy is {type(policy).__name__}; give what jaxrl.train returned, one policy of it, "
@@ -158,7 +190,7 @@ def evaluate(
     key, key_count = checks.keys(key, None)
     if key_count not in (None, count):
         raise ValueError(f"key holds {key_count} keys for {count or 1} runs: give one key.")
-    plan = lanes.arrange(count or 1, None)
+    plan = (host if isinstance(env, HostEnv) else lanes).arrange(count or 1, None)
     stacked = count is not None and checks.stacked(agent)
     shared = (None if stacked else agent, env)
     # Every seed meets the same starts: differences between seeds are differences of policy.
@@ -168,7 +200,12 @@ def evaluate(
         state = lanes.stack_one(state)
     state = lanes.shared_counters(state)
     own = lanes.pad((agent if stacked else None, state, key), plan)
-    if isinstance(agent, _Function):
+    if isinstance(env, HostEnv):
+        from jaxrl import host_play
+
+        function: Any = policy if isinstance(agent, Function) else None
+        played = host_play.play(shared[0], own, env, episodes, max_steps, plan, function)
+    elif isinstance(agent, Function):
         played = jax.device_get(play(agent, env, spec, (), key[0], episodes, max_steps))
         played = jax.tree.map(lambda x: x[None], played)
     else:

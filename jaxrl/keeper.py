@@ -25,6 +25,7 @@ import numpy as np
 from jaxrl import __version__, describe, guard, lanes
 from jaxrl.checkpoint import Arrays, CheckpointError, Checkpoints, Content, Folder
 from jaxrl.interrupt import Interrupts
+from jaxrl.lock import Lock, Locked
 from jaxrl.types import Key, PyTree
 
 if TYPE_CHECKING:
@@ -197,10 +198,16 @@ class Keeper:
         self.folder = Folder(options.path)
         self.folder.open()
         self.plan, self.past = plan, None
-        step = choose(self.folder, resume)
-        if step is not None:
-            self.plan, self.past = self._read(step, plan, shapes)
-        self.folder.clean()
+        self.lock = Lock(self.folder.run)
+        _locked(self.lock.take)
+        try:
+            step = choose(self.folder, resume)
+            if step is not None:
+                self.plan, self.past = self._read(step, plan, shapes)
+            self.folder.clean()
+        except BaseException:
+            self.lock.release()
+            raise
         every = content["call"]["every"] or content["call"]["steps"] / SAVES
         self.points = max(1, round(every / per_iteration / self.plan.per_point))
         self.interrupts = Interrupts()
@@ -238,6 +245,7 @@ class Keeper:
                 self.wait()
         finally:
             self._pool.shutdown(wait=True)
+            self.lock.release()
             self.interrupts.__exit__()
         if kind is None:
             self.interrupts.obey()  # asked for while the last save was written
@@ -277,6 +285,7 @@ class Keeper:
             self.interrupts.obey()
 
     def _write(self, step: int, content: Content, arrays: Arrays) -> None:
+        _locked(self.lock.check)
         self.folder.write(step, content, arrays)
         self.folder.prune(self.options.latest, self.options.best)
 
@@ -305,6 +314,17 @@ class Keeper:
             f"    jaxrl.train(agent, env, key, steps={steps}{others}, checkpoint={path!r}, "
             "resume=True)\n"
         )
+
+
+def _locked(ask: Callable[[], None]) -> None:
+    try:
+        ask()
+    except Locked as error:
+        raise CheckpointError(str(error)) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"the lock of the folder: {error.strerror} ({error.filename})."
+        ) from error
 
 
 def rebuildable(content: Content) -> bool:

@@ -256,6 +256,34 @@ def _add_final(replay: Replay, rollout: Rollout, obs: PyTree, limit: int) -> PyT
     return jax.tree.map(put, obs, _newest(replay, rollout.final_obs))
 
 
+def close(replay: Replay) -> Replay:
+    """End the episodes that are running: what is added next does not follow what was added last.
+
+    The newest transition of each environment becomes truncated. Only a replay that promises nothing
+    about truncation (`time_limit` 1) has a place for each final observation.
+    """
+    if replay.spec.time_limit != 1:
+        raise ValueError(
+            f"a replay with time_limit={replay.spec.time_limit} keeps no place for the final "
+            "observations of episodes that are broken off."
+        )
+    row = (replay.head.value - 1) % (replay.rows + 1)
+    flags = replay.flags[row]  # [N]
+    running = (flags & (TERMINATED | TRUNCATED)) == 0
+    place = replay.rows + 1 + (replay.clock.value - 1) % cycle(replay)
+
+    def put(ring: jax.Array) -> jax.Array:
+        waiting, old = ring[replay.head.value], ring[place]  # [N, ...]
+        mask = running.reshape(-1, *(1,) * (waiting.ndim - 1))
+        return _write(ring, place[None], jnp.where(mask, waiting, old)[None])
+
+    return dataclasses.replace(
+        replay,
+        obs=jax.tree.map(put, replay.obs),
+        flags=_write(replay.flags, row[None], (flags | running * jnp.uint8(TRUNCATED))[None]),
+    )
+
+
 def oldest(replay: Ring) -> jax.Array:
     """The age of the oldest transition at which a window may begin; the newest has age 1. The
     first frames of a ring that has wrapped only serve to fill stacks."""

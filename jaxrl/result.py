@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -12,7 +12,13 @@ import numpy as np
 from jaxrl import checks, lanes, rollout
 from jaxrl.guard import Sick
 from jaxrl.struct import static, struct
-from jaxrl.types import Key, Metrics, PyTree, Spec
+from jaxrl.types import Env, Key, Metrics, PyTree, Spec
+
+if TYPE_CHECKING:
+    from jaxrl.video import Film
+
+if TYPE_CHECKING:
+    from jaxrl.export import Export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +32,13 @@ class Timing:
     @property
     def steps_per_second(self) -> float:
         return self.steps / self.run_seconds if self.run_seconds else 0.0
+
+
+class Task:
+    """What a result remembers of its environment: beside the arrays, and compared by identity."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
 
 
 @struct
@@ -74,6 +87,19 @@ class Policy:
         out = _act(self.agent, self.state, obs, key, explore, memory)
         return out if leading else jax.tree.map(lambda x: x[0], out)
 
+    def save(self, path: str | Path) -> Path:
+        """Write what acting needs to a file, which `jaxrl.load_policy` reads. -> the path"""
+        from jaxrl.saved import save
+
+        return save(self, path)
+
+    def export(self, path: str | Path, format: str = "jax") -> Export:
+        """Write a program that acts as this policy without exploration: "jax" (`jax.export`, for
+        CPUs and CUDA) or "onnx". See docs/policies.md."""
+        from jaxrl.export import export
+
+        return export(self, path, format)
+
 
 def _act_one(
     agent: Any, state: Any, obs: PyTree, key: Key, explore: bool, memory: PyTree
@@ -102,6 +128,12 @@ class Result:
     timing: Timing = static(default=Timing())
     sick: tuple[Sick, ...] = static(default=())
     """Of a guarded call: the runs that stopped because they became infinite or NaN."""
+    task: Task | None = static(default=None)
+
+    @property
+    def env(self) -> Env | None:
+        """What was trained on; None where `train` was called inside jit or vmap."""
+        return None if self.task is None else self.task.env
 
     @property
     def runs(self) -> int | None:
@@ -116,6 +148,14 @@ class Result:
                 "jaxrl.evaluate(result, env) to play them all."
             )
         return Policy(self.agent, self.state, self.spec)
+
+    def save_policy(self, path: str | Path) -> Path:
+        """Write the policy to a file, which `jaxrl.load_policy` reads. -> the path"""
+        return self.policy.save(path)
+
+    def export(self, path: str | Path, format: str = "jax") -> Export:
+        """Write the policy as a program that needs no jaxrl: "jax" or "onnx"."""
+        return self.policy.export(path, format)
 
     @property
     def compile_seconds(self) -> float:
@@ -169,15 +209,64 @@ class Result:
         return text + ")"
 
     def plot(
-        self, path: str | Path | None = None, metric: str = "episode/return", ax: Any = None
+        self,
+        path: str | Path | None = None,
+        metric: str = "episode/return",
+        ax: Any = None,
+        fan: bool = False,
     ) -> Any:
         """Draw a learning curve: the interquartile mean over runs with the band of its middle
-        95 % bootstrap interval, or the curve itself for a single run. -> the matplotlib axes."""
-        from jaxrl.plot import curve
+        95 % bootstrap interval or, as a fan, with every run; the curve itself for a single run.
+        `jaxrl.plot.compare` draws several results. -> the matplotlib axes."""
+        from jaxrl.plot import curve, rows
 
-        if metric not in self.metrics:
-            raise ValueError(f"metric={metric!r} is unknown; there are {sorted(self.metrics)}.")
-        values = np.atleast_2d(np.asarray(self.metrics[metric]))
-        steps = np.atleast_2d(np.asarray(self.steps))[0]
         name = type(self.agent).__name__
-        return curve(steps, values, metric, label=name, path=path, ax=ax)
+        return curve(*rows(self, metric), metric, label=name, path=path, ax=ax, fan=fan)
+
+    def video(
+        self,
+        path: str | Path,
+        env: Env | None = None,
+        *,
+        key: Key | None = None,
+        max_steps: int = 1000,
+        explore: bool = False,
+        fps: float | None = None,
+        caption: bool = True,
+    ) -> Film:
+        """Play an episode and write it to `path`, a .gif or .mp4. Of several runs write
+        `result[3].video(...)`. See `jaxrl.video.record`."""
+        from jaxrl.video import record
+
+        return record(
+            self,
+            path,
+            env,
+            key=key,
+            max_steps=max_steps,
+            explore=explore,
+            fps=fps,
+            caption=caption,
+        )
+
+    def enjoy(
+        self,
+        env: Env | None = None,
+        *,
+        key: Key | None = None,
+        max_steps: int = 1000,
+        explore: bool = False,
+        fps: float | None = None,
+    ) -> Any:
+        """Watch an episode: in a window, in the notebook or on the terminal, whichever there is,
+        or else as a film that is written. See `jaxrl.enjoy`."""
+        from jaxrl.enjoy import watch
+
+        return watch(self, env, key=key, max_steps=max_steps, explore=explore, fps=fps)
+
+    def report(self, path: str | Path, *, title: str | None = None) -> Path:
+        """Write a page with every metric, the settings and the circumstances: one HTML file that
+        needs nothing else."""
+        from jaxrl.report import of_result, write
+
+        return write(of_result(self, title), path)

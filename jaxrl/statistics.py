@@ -14,11 +14,15 @@ def iqm(scores: np.ndarray) -> float:
     inside, so that the result has no jumps (scipy's `trim_mean` drops whole values instead).
     """
     ordered = np.sort(np.asarray(scores, np.float64).ravel())
-    n = len(ordered)
+    return float(ordered @ middle_half(len(ordered)))
+
+
+def middle_half(n: int) -> np.ndarray:
+    """[n]: how much each of n ordered values counts in their interquartile mean."""
     position = np.arange(n)
     # Value i occupies [i, i+1) of n; keep its overlap with [n/4, 3n/4).
     weight = np.clip(np.minimum(position + 1, 0.75 * n) - np.maximum(position, 0.25 * n), 0, 1)
-    return float((ordered * weight).sum() / weight.sum())
+    return weight / weight.sum()
 
 
 def bootstrap_interval(

@@ -7,6 +7,7 @@ import difflib
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -55,6 +56,20 @@ class Sweep:
         """The setting with the highest interquartile mean over seeds."""
         index = int(np.nanargmax([iqm(row) for row in self.scores(metric)]))
         return self.settings[index], self.results[index]
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        metric: str = "episode/return",
+        *,
+        at: Mapping[str, Any] | None = None,
+        ax: Any = None,
+    ) -> Any:
+        """Draw the scores: over one swept field as a line with its band, over two as a heat map. Of
+        more, `at={"gamma": 0.99}` holds those it names. -> the matplotlib axes."""
+        from jaxrl.landscape import draw
+
+        return draw(self, path, metric, at, ax)
 
     def table(self, metric: str = "episode/return") -> str:
         """Settings from best to worst, with the interval of their score."""

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, lanes, record, rollout
+from jaxrl import checks, host, lanes, record, rollout
 from jaxrl import guard as guards
 from jaxrl.checkpoint import CheckpointError, Checkpoints
 from jaxrl.evaluate import MAX_STEPS, play
+from jaxrl.host import HostEnv
 from jaxrl.lanes import Lanes
 from jaxrl.progress import Progress
-from jaxrl.result import Result, Timing
+from jaxrl.result import Result, Task, Timing
 from jaxrl.rollout import RESET_EVERY, Streams
 from jaxrl.struct import struct
 from jaxrl.types import Agent, Counter, Env, Key, Metrics, PyTree, Spec
@@ -49,7 +50,7 @@ class Run:
     """Everything needed to go on."""
 
     state: Any
-    streams: Streams
+    streams: Streams | None  # None where the environments run on the host
     iteration: Counter
     health: guards.Health | None = None  # None where nobody asked to look at it
 
@@ -82,17 +83,28 @@ class Plan:
 def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
     init_key, env_key = jax.random.split(jax.random.fold_in(key, 2**31))
     state = agent.init(init_key, plan.spec)
-    run = Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
+    if isinstance(env, HostEnv):  # its environments are no arrays: see jaxrl.host
+        run = Run(state, None, Counter.zero())
+    else:
+        run = Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
     if plan.guard:
-        metrics = jax.eval_shape(lambda run: iterate(agent, env, run, key, plan)[1], run)
+        metrics = jax.eval_shape(lambda run: _metrics(agent, env, run, key, plan), run)
         run = dataclasses.replace(run, health=guards.healthy(state, metrics))
     return run
+
+
+def _metrics(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> Metrics:
+    """Of one iteration, to be evaluated for their shapes."""
+    if isinstance(env, HostEnv):
+        return host.metrics(agent, run.state, plan.spec)
+    return iterate(agent, env, run, key, plan)[1]
 
 
 def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run, Metrics]:
     """One rollout and one update."""
     count = run.iteration.value
     rollout_key, update_key = jax.random.split(jax.random.fold_in(key, count))
+    assert run.streams is not None
     streams, experience, episodes = rollout.collect(
         agent, env, plan.spec, run.state, run.streams, rollout_key, count, plan.reset_every
     )
@@ -230,6 +242,9 @@ def _prepare(
 ) -> _Call:
     traced = checks.is_traced((agent, env, key))
     spec = checks.task(agent, env, steps)
+    hosted = isinstance(env, HostEnv)
+    if hosted:
+        host.check(agent, env, traced)
     key, count = checks.keys(key, agent)
     spacings = {"log_every": log_every, "evaluate_every": evaluate_every, "every": every}
     for name, value in spacings.items():
@@ -256,6 +271,7 @@ def _prepare(
         period = max(1, round(evaluate_every / per_iteration))
         evaluate_points = math.ceil(period / per_point)
         per_point = max(1, round(period / evaluate_points))
+    arrange = host.arrange if hosted else functools.partial(lanes.arrange, spread=not traced)
     plan = Plan(
         spec=spec,
         iterations=iterations,
@@ -263,7 +279,7 @@ def _prepare(
         evaluate_points=evaluate_points,
         evaluate_episodes=evaluate_episodes,
         reset_every=reset_every,
-        lanes=None if count is None else lanes.arrange(count, together, spread=not traced),
+        lanes=None if count is None else arrange(count, together),
         guard=guard,
     )
     if traced:
@@ -310,6 +326,7 @@ def _result(
         spec=plan.spec,
         timing=timing,
         sick=_sick(call, run, metrics),
+        task=None if checks.is_traced((call.env, metrics)) else Task(call.env),
     )
 
 
@@ -418,6 +435,42 @@ def train(
         return _drive(call, progress, keeper, sink)
 
 
+def go_on(
+    agent: Agent,
+    env: Env,
+    key: Key,
+    state: Any,
+    *,
+    steps: int,
+    log_every: int | None = None,
+    progress: bool | None = None,
+    log: Any = None,
+) -> Result:
+    """`train` for one run that begins with a state that was trained before; environments and
+    memories begin anew. The state is given away, and must say `steps` in its spec."""
+    folders, sinks = record.parse(log)
+    call = _prepare(
+        agent,
+        env,
+        key,
+        steps=steps,
+        evaluate_every=None,
+        evaluate_episodes=1,
+        log_every=log_every,
+        reset_every=RESET_EVERY,
+        together=None,
+    )
+    run = _begin_jit(call.agent, call.env, call.key, plan=call.plan)
+    run = dataclasses.replace(run, state=state)
+    if log is None:
+        return _drive(call, progress, start=run)
+    with contextlib.closing(record.Log(folders, sinks)) as sink:
+        sink.check(folders)
+        content = _content(call, agent, env, {"steps": steps, "log_every": log_every})
+        sink.open(content, [], None)
+        return _drive(call, progress, log=sink, start=run)
+
+
 def _check_options(checkpoint: Any, every: Any, resume: Any, guard: Any) -> None:
     if not isinstance(guard, bool):
         raise TypeError(f"guard={guard!r} must be True or False.")
@@ -480,8 +533,9 @@ def _drive(
     progress: bool | None,
     keeper: Keeper | None = None,
     log: record.Log | None = None,
+    start: Run | None = None,
 ) -> Result:
-    """Chunk after chunk to the end, from the beginning or from what was saved."""
+    """Chunk after chunk to the end, from the beginning, from `start` or from what was saved."""
     plan = call.plan
     past = keeper.past if keeper is not None else None
     rows: list[Metrics] = [] if past is None else [past.metrics]
@@ -493,7 +547,8 @@ def _drive(
 
     last = (past.run, Timing()) if past is not None else None
     every = None if keeper is None else keeper.points
-    for run, new, timing in _chunks(call, progress, donate=True, past=past, every=every):
+    chunks = _chunks(call, progress, donate=True, past=past, every=every, start=start)
+    for run, new, timing in chunks:
         last = run, timing
         rows.append(_trim(new, plan))
         made = sum(_points_in(row) for row in rows)
@@ -595,6 +650,7 @@ def _chunks(
     chunk: int | None = None,
     past: Past | None = None,
     every: int | None = None,
+    start: Run | None = None,
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
     """Advance chunk by chunk, from `past` on; the metrics are cut to the points that were made.
     No chunk goes beyond a multiple of `every` points."""
@@ -603,18 +659,30 @@ def _chunks(
         return
     show = Progress(progress, call.plan.iterations, call.agent, call.plan.lanes, begun)
     try:
-        yield from _advance(call, show, donate, chunk, past, every)
+        with _program(call, donate) as advance:
+            yield from _advance(call, show, advance, chunk, past, every, start)
     finally:
         show.close()
+
+
+@contextlib.contextmanager
+def _program(call: _Call, donate: bool) -> Generator[Callable[..., tuple[Run, Metrics]]]:
+    """What makes points of the curves: a compiled loop, or one that steps Python objects."""
+    if isinstance(call.env, HostEnv):
+        with host.Driver(call.env, donate) as driver:
+            yield driver.points
+    else:
+        yield _advance_donating if donate else _advance_keeping
 
 
 def _advance(
     call: _Call,
     show: Progress,
-    donate: bool,
+    advance: Callable[..., tuple[Run, Metrics]],
     chunk: int | None,
     past: Past | None,
     every: int | None,
+    start: Run | None,
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
     plan = call.plan
     made = 0 if past is None else len(past.ends)
@@ -623,10 +691,11 @@ def _advance(
     if not ends.size:
         return
     ends = np.concatenate([np.zeros(made, int), ends])
-    advance = _advance_donating if donate else _advance_keeping
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
-    run = past.run if past is not None else _begin_jit(call.agent, call.env, call.key, plan=plan)
+    run = past.run if past is not None else start
+    if run is None:
+        run = _begin_jit(call.agent, call.env, call.key, plan=plan)
     # No points: compiles, and runs nothing.
     run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
     compile_seconds = time.perf_counter() - began

@@ -12,6 +12,8 @@ from benchmarks.settings import Task
 
 MODULES = {
     "jaxrl": "benchmarks.peers.jaxrl_side",
+    "host": "benchmarks.peers.host_side",
+    "host-vector": "benchmarks.peers.host_side",
     "rejax": "benchmarks.peers.rejax_side",
     "sbx": "benchmarks.peers.sb3_side",
     "sb3": "benchmarks.peers.sb3_side",

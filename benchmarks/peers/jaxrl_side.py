@@ -80,6 +80,7 @@ def prepare(task: Task, options: Options) -> Prepared:
             agent, env, keys_for(LEARNERS, 1000), steps=task.threshold_steps, progress=False,
             log_every=task.threshold_steps // 30,
         )  # fmt: skip
-        return np.asarray(result.steps), np.atleast_2d(np.asarray(result.metrics["episode/return"]))
+        steps = np.atleast_2d(np.asarray(result.steps))[0]  # the same for every seed
+        return steps, np.atleast_2d(np.asarray(result.metrics["episode/return"]))
 
     return Prepared(first.compile_seconds, run, curve)

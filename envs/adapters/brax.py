@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, spaces
-from jaxrl.envs.adapters import settled
+from jaxrl.drawing import NoPicture, Picture
+from jaxrl.envs.adapters import camera, settled
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -67,6 +68,16 @@ class Brax:
         reward = jnp.asarray(state.reward, jnp.float32)
         false = jnp.zeros((), bool)
         return state, Step(jnp.asarray(state.obs, jnp.float32), reward, over, false)
+
+    @property
+    def fps(self) -> int:
+        return max(1, round(1 / float(self.env.dt)))
+
+    def render(self, state: PyTree) -> Picture:
+        inner = state.pipeline_state
+        if inner is None or not hasattr(self.env, "sys"):
+            raise NoPicture(f"{type(self.env).__name__} has no bodies that could be drawn.")
+        return camera.draw(self.env.sys.mj_model, camera.Pose(inner.q, inner.qd))
 
 
 def names() -> list[str]:

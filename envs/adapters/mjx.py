@@ -15,6 +15,7 @@ Actions span the model's control ranges (-1 .. 1 where it states none).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, spaces
+from jaxrl.drawing import NoPicture, Picture
+from jaxrl.envs.adapters import camera
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -80,8 +83,35 @@ class Mjx:
         over = jnp.asarray(self.terminate(data), bool)
         return data, Step(self._seen(data), reward, over, jnp.zeros((), bool))
 
+    @property
+    def fps(self) -> int:
+        return max(1, round(1 / (float(self.model.opt.timestep) * self.frame_skip)))
+
+    def render(self, state: PyTree) -> Picture:
+        """Sizes and places of bodies are those of this environment's model, which may be swept."""
+        host = _hosts.get(_kind(self.model))
+        if host is None:
+            raise NoPicture(
+                "the MuJoCo model of this environment is not known here: build the environment "
+                "with jaxrl.envs.adapters.mjx.task, and give it as env=."
+            )
+        for name in DRAWN:
+            getattr(host, name)[:] = np.asarray(getattr(self.model, name))
+        return camera.draw(host, state)
+
     def _seen(self, data: Any) -> jax.Array:
         return jnp.asarray(self.observe(data), jnp.float32)
+
+
+DRAWN = ("geom_size", "geom_pos", "geom_quat", "body_pos", "body_quat")
+"""What of a model changes its picture."""
+
+_hosts: dict[tuple[Any, ...], Any] = {}
+"""The models of `task` as MuJoCo has them, which alone can draw them."""
+
+
+def _kind(model: Any) -> tuple[Any, ...]:
+    return bytes(model.names), model.nq, model.nv, model.nbody, model.ngeom
 
 
 def load(model: Any) -> Any:
@@ -123,6 +153,7 @@ def task(
     low = np.where(limited, host.actuator_ctrlrange[:, 0], -1.0)
     high = np.where(limited, host.actuator_ctrlrange[:, 1], 1.0)
     device_model = mjx.put_model(host, impl="jax")
+    _hosts[_kind(host)] = copy.copy(host)
     shape = jax.eval_shape(lambda: jnp.asarray(observe(mjx.make_data(device_model)))).shape
     env = Mjx(
         model=device_model,

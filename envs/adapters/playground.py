@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, spaces
-from jaxrl.envs.adapters import settled
+from jaxrl.drawing import Picture
+from jaxrl.envs.adapters import camera, settled
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -63,6 +64,13 @@ class Playground:
         over = jnp.asarray(state.done) > 0
         reward = jnp.asarray(state.reward, jnp.float32)
         return state, Step(_floats(state.obs), reward, over, jnp.zeros((), bool))
+
+    @property
+    def fps(self) -> int:
+        return max(1, round(1 / float(self.env.dt)))
+
+    def render(self, state: PyTree) -> Picture:
+        return camera.draw(self.env.mj_model, state.data)
 
 
 def _floats(obs: PyTree) -> PyTree:

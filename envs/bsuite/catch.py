@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture, grid
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, Step
@@ -24,6 +26,8 @@ class Catch:
 
     rows: int = static("height of the board", default=10, low=2)
     columns: int = static("width of the board", default=5, low=1)
+
+    fps = 5
 
     @property
     def obs_space(self) -> Box:
@@ -58,3 +62,11 @@ class Catch:
         row, column = jnp.arange(self.rows)[:, None], jnp.arange(self.columns)
         ball = (row == state.ball[0]) & (column == state.ball[1])
         return ball | ((row == self.rows - 1) & (column == state.paddle))
+
+    def render(self, state: Falling) -> Picture:
+        rows, columns = self.rows, self.columns
+        canvas = grid(rows, columns)
+        row, column = map(int, np.asarray(state.ball))
+        canvas.disc((column + 0.5, rows - row - 0.5), 0.3, palette.ORANGE)
+        canvas.box((int(state.paddle) + 0.5, 0.2), 0.9, 0.25, palette.BLUE)
+        return canvas.picture()

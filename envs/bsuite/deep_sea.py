@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture, grid
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Step
@@ -30,6 +32,8 @@ class DeepSea:
     move_cost: Float = param("cost of going right all the way", default=0.01, low=0.0)
     mapping_seed: Float | int | None = param("which action means right in which cell", default=0)
     stochastic: bool = static("slipping and noisy rewards", default=False)
+
+    fps = 5
 
     @property
     def obs_space(self) -> Box:
@@ -79,3 +83,13 @@ class DeepSea:
     def _observe(self, cell: jax.Array) -> jax.Array:
         index = jnp.arange(self.size)
         return (index[:, None] == cell[0]) & (index == cell[1])
+
+    def render(self, state: jax.Array) -> Picture:
+        """The row below the last is the sea bed, where episodes end."""
+        size = self.size
+        canvas = grid(size + 1, size)
+        canvas.box((size / 2, 0.5), size, 1, palette.FAINT)
+        canvas.box((size - 0.5, 1.5), 0.8, 0.8, palette.YELLOW)
+        row, column = map(int, np.asarray(state))
+        canvas.disc((column + 0.5, size - row + 0.5), 0.3, palette.BLUE)
+        return canvas.picture()

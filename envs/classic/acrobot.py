@@ -6,12 +6,15 @@ Sutton, "Generalization in reinforcement learning: successful examples using spa
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Canvas, Picture
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step
@@ -48,6 +51,8 @@ class Acrobot:
         "starts are uniform within this of hanging down", default=0.1, low=0.0
     )
 
+    fps = 15
+
     @property
     def obs_space(self) -> Box:
         high = np.array([1.0, 1.0, 1.0, 1.0, *SPEEDS], np.float32)
@@ -76,6 +81,20 @@ class Acrobot:
         reached = -jnp.cos(angle_1) - jnp.cos(angle_1 + angle_2) > self.goal_height
         reward = jnp.where(reached, 0.0, -1.0).astype(jnp.float32)
         return state, Step(self._observe(state), reward, reached, jnp.zeros((), bool))
+
+    def render(self, state: jax.Array) -> Picture:
+        angle_1, angle_2 = map(float, np.asarray(state)[:2])
+        joint = (math.sin(angle_1), -math.cos(angle_1))
+        both = angle_1 + angle_2
+        end = (joint[0] + math.sin(both), joint[1] - math.cos(both))
+        canvas = Canvas(320, 320, (-2.3, 2.3), (-2.3, 2.3))
+        goal = float(self.goal_height)
+        canvas.dashes((-2.3, goal), (2.3, goal), palette.GREEN, 2)
+        canvas.line([(0, 0), joint], palette.INK, 10)
+        canvas.line([joint, end], palette.BLUE, 10)
+        canvas.disc((0, 0), 0.09, palette.GREY)
+        canvas.disc(joint, 0.09, palette.ORANGE)
+        return canvas.picture()
 
     def _observe(self, state: jax.Array) -> jax.Array:
         cos, sin = jnp.cos(state[:2]), jnp.sin(state[:2])

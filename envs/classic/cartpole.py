@@ -6,9 +6,14 @@ difficult learning control problems" (1983), with the constants of Gymnasium's C
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Canvas, Picture
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step
@@ -30,6 +35,8 @@ class CartPole:
     max_position: Float = param("half the length of the track", default=2.4, above=0.0)
     max_angle: Float = param("angle at which the pole counts as fallen", default=ANGLE, above=0.0)
     start_range: Float = param("starts are uniform within this of zero", default=0.05, low=0.0)
+
+    fps = 50
 
     @property
     def obs_space(self) -> Box:
@@ -64,3 +71,18 @@ class CartPole:
         state = state + self.dt * rates
         fallen = (jnp.abs(state[0]) > self.max_position) | (jnp.abs(state[2]) > self.max_angle)
         return state, Step(state, jnp.ones((), jnp.float32), fallen, jnp.zeros((), bool))
+
+    def render(self, state: jax.Array) -> Picture:
+        x, _, angle, _ = map(float, np.asarray(state))
+        limit = float(self.max_position)
+        length = 2 * float(self.half_length)
+        reach = limit + 0.3
+        canvas = Canvas(480, 200, (-reach, reach), (-0.45, reach * 400 / 480 - 0.45))
+        canvas.line([(-reach, -0.15), (reach, -0.15)], palette.FAINT, 2)
+        for end in (-limit, limit):
+            canvas.line([(end, -0.25), (end, -0.05)], palette.GREY, 2)
+        canvas.box((x, 0), 0.5, 0.28, palette.INK)
+        tip = (x + length * math.sin(angle), length * math.cos(angle))
+        canvas.line([(x, 0), tip], palette.ORANGE, 8)
+        canvas.disc((x, 0), 0.05, palette.PAPER)
+        return canvas.picture()

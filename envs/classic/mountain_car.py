@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.drawing import Picture
+from jaxrl.envs.classic import hill
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step
@@ -29,6 +31,8 @@ class MountainCar:
     gravity: Float = param("acceleration by the steepest slope", default=0.0025, low=0.0)
     start_low: Float = param("starts are uniform from here", default=-0.6)
     start_high: Float = param("starts are uniform to here", default=-0.4)
+
+    fps = 30
 
     @property
     def obs_space(self) -> Box:
@@ -58,3 +62,7 @@ class MountainCar:
         reached = (position >= self.goal_position) & (speed >= self.goal_speed)
         state = jnp.stack([position, speed])
         return state, Step(state, -jnp.ones((), jnp.float32), reached, jnp.zeros((), bool))
+
+    def render(self, state: jax.Array) -> Picture:
+        ends = float(self.min_position), float(self.max_position)
+        return hill.draw(float(np.asarray(state)[0]), *ends, float(self.goal_position))

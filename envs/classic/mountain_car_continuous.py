@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.drawing import Picture
+from jaxrl.envs.classic import hill
 from jaxrl.spaces import Box
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step
@@ -30,6 +32,8 @@ class MountainCarContinuous:
     gravity: Float = param("acceleration by the steepest slope", default=0.0025, low=0.0)
     start_low: Float = param("starts are uniform from here", default=-0.6)
     start_high: Float = param("starts are uniform to here", default=-0.4)
+
+    fps = 30
 
     @property
     def obs_space(self) -> Box:
@@ -62,3 +66,7 @@ class MountainCarContinuous:
         reward = jnp.where(reached, self.goal_reward, 0.0) - self.action_cost * action[0] ** 2
         state = jnp.stack([position, speed])
         return state, Step(state, reward, reached, jnp.zeros((), bool))
+
+    def render(self, state: jax.Array) -> Picture:
+        ends = float(self.min_position), float(self.max_position)
+        return hill.draw(float(np.asarray(state)[0]), *ends, float(self.goal_position))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Canvas, Picture
 from jaxrl.spaces import Box
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step
@@ -28,6 +33,8 @@ class Pendulum:
     max_torque: Float = param("torque at action 2", default=2.0, above=0.0)
     start_angle: Float = param("starts are uniform within this of upright", default=jnp.pi, low=0.0)
     start_speed: Float = param("starts are uniform within this of rest", default=1.0, low=0.0)
+
+    fps = 20
 
     @property
     def obs_space(self) -> Box:
@@ -61,3 +68,12 @@ class Pendulum:
 
     def _observe(self, state: jax.Array) -> jax.Array:
         return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
+
+    def render(self, state: jax.Array) -> Picture:
+        angle, length = float(np.asarray(state)[0]), float(self.length)
+        reach = 1.35 * length
+        canvas = Canvas(280, 280, (-reach, reach), (-reach, reach))
+        end = (-length * math.sin(angle), length * math.cos(angle))  # turning left is positive
+        canvas.line([(0, 0), end], palette.RED, 16)
+        canvas.disc((0, 0), 0.05 * length, palette.INK)
+        return canvas.picture()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Canvas, Picture
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Step
@@ -31,6 +34,8 @@ class TMaze:
     goal: Float = param("reward for the right turn", default=4.0)
     cost: Float = param("cost of the wrong turn, and of running into a wall", default=0.1)
     length: int = static("steps from the start to the junction", default=10, low=1)
+
+    fps = 5
 
     @property
     def obs_space(self) -> Box:
@@ -65,3 +70,19 @@ class TMaze:
         corridor, junction = jnp.array([1, 0, 1]), jnp.array([0, 1, 0])
         elsewhere = jnp.where(state.x == self.length, junction, corridor)
         return jnp.where(state.x == 0, sign, elsewhere).astype(jnp.float32)
+
+    def render(self, state: Place) -> Picture:
+        """The goal is green; the sign at the start is shown only while the agent sees it."""
+        n, x, north = self.length, int(np.asarray(state.x)), bool(np.asarray(state.north))
+        cell = max(16, min(40, 480 // (n + 2) // 2 * 2))
+        canvas = Canvas((n + 2) * cell, 4 * cell, (-1, n + 1), (-2, 2))
+        for place in [*((i, 0) for i in range(n + 1)), (n, 1), (n, -1)]:
+            canvas.box((place[0], place[1]), 0.96, 0.96, palette.FAINT)
+        side = 1 if north else -1
+        canvas.box((n, side), 0.96, 0.96, palette.GREEN)
+        canvas.box((n, -side), 0.96, 0.96, palette.RED)
+        if x == 0:
+            tip, foot = (0, side * 1.1), side * 0.65
+            canvas.polygon([tip, (-0.25, foot), (0.25, foot)], palette.GREEN)
+        canvas.disc((x, 0), 0.3, palette.BLUE)
+        return canvas.picture()

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture, board
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Step
@@ -160,6 +162,12 @@ def observe(state: Field) -> jax.Array:
     return jnp.concatenate([player[..., None], planes], axis=-1)
 
 
+_seen = jax.jit(observe)
+CELL = 28
+COLORS = (palette.mix(palette.GREY, "#15181c", 0.6), palette.RED, palette.YELLOW, palette.PAPER)
+"""Of the planes as they are drawn, from below to the top."""
+
+
 @struct
 class Asterix:
     """+1 for each gold. Things arrive from both sides, ever more often and faster; the episode ends
@@ -169,6 +177,8 @@ class Asterix:
         "probability that the last action is taken again", default=0.1, low=0.0, high=1.0
     )
     ramping: bool = static("the game grows harder with time", default=True)
+
+    fps = 15
 
     @property
     def obs_space(self) -> Box:
@@ -193,3 +203,7 @@ class Asterix:
         arrival = choose(chance[1], state.lanes.full)
         state, reward, lost = advance(state, action, arrival, self.ramping)
         return state, Step(observe(state), reward, lost, jnp.zeros((), bool))
+
+    def render(self, state: Field) -> Picture:
+        planes = np.asarray(_seen(state))
+        return board(planes[..., (2, 1, 3, 0)], COLORS, CELL)

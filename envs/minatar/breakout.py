@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture, board
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step
@@ -101,6 +103,12 @@ def observe(state: Board) -> jax.Array:
     return jnp.stack([paddle, cell(state.ball), cell(state.trail), state.bricks], axis=-1)
 
 
+_seen = jax.jit(observe)
+CELL = 28
+COLORS = (palette.RED, palette.mix(palette.GREY, "#15181c", 0.6), palette.PAPER, palette.SKY)
+"""Of the planes as they are drawn, from below to the top."""
+
+
 @struct
 class Breakout:
     """+1 for each brick; when all are gone and the ball is back at the floor, a new wall stands.
@@ -109,6 +117,8 @@ class Breakout:
     sticky: Float = param(
         "probability that the last action is taken again", default=0.1, low=0.0, high=1.0
     )
+
+    fps = 15
 
     @property
     def obs_space(self) -> Box:
@@ -131,3 +141,7 @@ class Breakout:
         action = jnp.where(repeat, state.last_action, action)
         state, reward, lost = advance(state, action)
         return state, Step(observe(state), reward, lost, jnp.zeros((), bool))
+
+    def render(self, state: Board) -> Picture:
+        planes = np.asarray(_seen(state))
+        return board(planes[..., (3, 2, 1, 0)], COLORS, CELL)

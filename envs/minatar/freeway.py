@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture, board
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step
@@ -109,6 +111,16 @@ def observe(state: Road) -> jax.Array:
     return jnp.concatenate([chicken[..., None], lanes], axis=-1)
 
 
+_seen = jax.jit(observe)
+CELL = 28
+COLORS = (
+    *(palette.mix(palette.RED, "#15181c", 0.3 + 0.12 * i) for i in range(SLOWEST)),  # trails
+    palette.ORANGE,
+    palette.PAPER,
+)
+"""Of the planes as they are drawn, from below to the top."""
+
+
 @struct
 class Freeway:
     """+1 for each crossing, after which the cars change their speeds; a car sends the chicken back.
@@ -117,6 +129,8 @@ class Freeway:
     sticky: Float = param(
         "probability that the last action is taken again", default=0.1, low=0.0, high=1.0
     )
+
+    fps = 30
 
     @property
     def obs_space(self) -> Box:
@@ -140,3 +154,7 @@ class Freeway:
         action = jnp.where(repeat, state.last_action, action)
         state, reward, over = advance(state, action, draw_traffic(traffic_key))
         return state, Step(observe(state), reward, over, jnp.zeros((), bool))
+
+    def render(self, state: Road) -> Picture:
+        planes = np.asarray(_seen(state))
+        return board(planes[..., (2, 3, 4, 5, 6, 1, 0)], COLORS, CELL)

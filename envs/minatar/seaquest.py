@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture, board
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Step
@@ -325,6 +327,23 @@ def observe(state: Sea) -> jax.Array:
     return bits[:, :, None] >> np.arange(len(planes), dtype=np.int32) & 1 == 1
 
 
+_seen = jax.jit(observe)
+CELL = 28
+COLORS = (
+    palette.mix(palette.GREY, "#15181c", 0.6),  # trails
+    palette.PURPLE,  # divers aboard
+    palette.SKY,  # air
+    palette.PURPLE,  # divers
+    palette.mix(palette.ORANGE, palette.PAPER, 0.6),  # torpedoes
+    palette.RED,  # fish
+    palette.ORANGE,  # enemy boats
+    palette.YELLOW,  # shots
+    palette.mix(palette.GREEN, "#15181c", 0.3),  # stern
+    palette.GREEN,  # bow
+)
+"""Of the planes as they are drawn, from below to the top."""
+
+
 @struct
 class Seaquest:
     """+1 for each enemy shot. The air lasts 200 frames under water; surfacing renews it, takes one
@@ -336,6 +355,8 @@ class Seaquest:
         "probability that the last action is taken again", default=0.1, low=0.0, high=1.0
     )
     ramping: bool = static("the game grows harder each time the boat surfaces", default=True)
+
+    fps = 15
 
     @property
     def obs_space(self) -> Box:
@@ -359,3 +380,7 @@ class Seaquest:
         action = jnp.where(chance[0] < self.sticky, state.last_action, action)
         state, reward, lost = advance(state, action, choose(chance[1:]), self.ramping)
         return state, Step(observe(state), reward, lost, jnp.zeros((), bool))
+
+    def render(self, state: Sea) -> Picture:
+        planes = np.asarray(_seen(state))
+        return board(planes[..., (3, 8, 7, 9, 4, 5, 6, 2, 1, 0)], COLORS, CELL)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture, board
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Step
@@ -128,6 +130,12 @@ def observe(state: Invasion) -> jax.Array:
     return jnp.stack([cannon, state.aliens, left, right, state.shots, state.bombs], axis=-1)
 
 
+_seen = jax.jit(observe)
+CELL = 28
+COLORS = (palette.GREEN, palette.RED, palette.YELLOW, palette.SKY)
+"""Of the planes as they are drawn, from below to the top."""
+
+
 @struct
 class SpaceInvaders:
     """+1 for each alien shot; when all are gone the next wave comes, and moves a little faster. The
@@ -138,6 +146,8 @@ class SpaceInvaders:
         "probability that the last action is taken again", default=0.1, low=0.0, high=1.0
     )
     ramping: bool = static("each wave moves faster than the one before", default=True)
+
+    fps = 15
 
     @property
     def obs_space(self) -> Box:
@@ -161,3 +171,7 @@ class SpaceInvaders:
         action = jnp.where(repeat, state.last_action, action)
         state, reward, lost = advance(state, action, self.ramping)
         return state, Step(observe(state), reward, lost, jnp.zeros((), bool))
+
+    def render(self, state: Invasion) -> Picture:
+        planes = np.asarray(_seen(state))
+        return board(planes[..., (1, 5, 4, 0)], COLORS, CELL)

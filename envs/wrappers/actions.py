@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import spaces
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.spaces import Box
 from jaxrl.struct import Float, param, struct
@@ -65,3 +66,6 @@ class StickyAction(Wrapper):
         action = jnp.where(repeat, state.last_action, action).astype(state.last_action.dtype)
         inner, step = self.env.step(state.inner, action, env_key)
         return Sticky(inner, action, jnp.zeros((), bool)), step
+
+    def render(self, state: Sticky) -> Picture:
+        return render(self.env, state.inner)

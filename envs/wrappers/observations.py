@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from jaxrl.struct import static, struct
@@ -113,6 +114,9 @@ class FrameStack(Wrapper):
         kept = state.frames[..., step.obs.shape[-1] :]
         frames = jnp.concatenate([kept, step.obs], -1)
         return Stacked(inner, frames), dataclasses.replace(step, obs=frames)
+
+    def render(self, state: Stacked) -> Picture:
+        return render(self.env, state.inner)
 
 
 @struct

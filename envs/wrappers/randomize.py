@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.struct import static, struct
 from jaxrl.types import Env, Key, PyTree, Step
@@ -51,3 +52,6 @@ class Randomize(Wrapper):
     def step(self, state: World, action: jax.Array, key: Key) -> tuple[World, Step]:
         inner, step = state.env.step(state.inner, action, key)
         return World(inner, state.env), step
+
+    def render(self, state: World) -> Picture:
+        return render(state.env, state.inner)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.struct import struct
 from jaxrl.types import Key, PyTree, Step
@@ -37,3 +38,6 @@ class EpisodeStatistics(Wrapper):
         inner, step = self.env.step(state.inner, action, key)
         total = state.episode_return + step.reward
         return Statistics(inner, total, state.episode_length + 1), step
+
+    def render(self, state: Statistics) -> Picture:
+        return render(self.env, state.inner)

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -43,3 +44,6 @@ class TimeLimit(Wrapper):
         t = state.t + 1
         truncated = step.truncated | (t >= self.max_steps)
         return Timed(inner, t), dataclasses.replace(step, truncated=truncated)
+
+    def render(self, state: Timed) -> Picture:
+        return render(self.env, state.inner)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from jaxrl.drawing import Picture, fps, render
 from jaxrl.spaces import Space
 from jaxrl.struct import struct
 from jaxrl.types import Env, Key, PyTree, Step
@@ -39,3 +40,11 @@ class Wrapper:
 
     def step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Step]:
         return self.env.step(state, action, key)
+
+    @property
+    def fps(self) -> int:
+        return fps(self.env)
+
+    def render(self, state: Any) -> Picture:
+        """A wrapper whose state is not the inner one's says where that is."""
+        return render(self.env, state)

@@ -1,4 +1,4 @@
-"""train, resume, eval, sweep and bench."""
+"""train, resume, eval, enjoy, export, sweep and bench."""
 
 from __future__ import annotations
 
@@ -130,10 +130,14 @@ def run_resume(given: argparse.Namespace) -> int:
     return 0
 
 
+def _restored(given: argparse.Namespace) -> jaxrl.Result:
+    step = int(given.step) if given.step.isdigit() else given.step
+    return jaxrl.restore(given.folder, step)
+
+
 def run_eval(given: argparse.Namespace) -> int:
     cache.enable()
-    step = int(given.step) if given.step.isdigit() else given.step
-    result = jaxrl.restore(given.folder, step)
+    result = _restored(given)
     folder = Folder(given.folder)
     try:
         env = describe.build(folder.content(folder.steps()[-1])["env"], "env")
@@ -147,6 +151,54 @@ def run_eval(given: argparse.Namespace) -> int:
         print(json.dumps(said))
     else:
         print(f"after {int(np.max(result.steps)):,} steps: {score}")
+    return 0
+
+
+def run_enjoy(given: argparse.Namespace) -> int:
+    from jaxrl import enjoy, video
+
+    cache.enable()
+    result = _restored(given)
+    if result.runs is not None:
+        if not 0 <= given.run < result.runs:
+            raise ValueError(f"--run {given.run}: there are runs 0 to {result.runs - 1}.")
+        result = result[given.run]
+    elif given.run:
+        raise ValueError(f"--run {given.run}: {given.folder} holds a single run.")
+    options: dict[str, Any] = {
+        "max_steps": given.max_steps, "explore": given.explore, "fps": given.fps
+    }  # fmt: skip
+    if given.output:
+        key = jax.random.key(given.seed)
+        print(video.record(result, given.output, key=key, **options))
+        return 0
+    where = given.where or enjoy.place()
+    path = Path(given.folder) / enjoy.FILM
+    for episode in range(1 if where == "file" else given.episodes):
+        key = jax.random.key(given.seed + episode)
+        seen = enjoy.watch(result, key=key, where=where, path=path, **options)
+        if where != "file" and seen is not None:
+            print(f"episode {episode + 1}: {seen.t} steps, return {seen.total:.2f}")
+    return 0
+
+
+def run_export(given: argparse.Namespace) -> int:
+    cache.enable()
+    result = _restored(given)
+    if result.runs is not None:
+        if given.run is None or not 0 <= given.run < result.runs:
+            raise ValueError(
+                f"{given.folder} holds {result.runs} runs: choose one with --run 0 to "
+                f"--run {result.runs - 1}."
+            )
+        result = result[given.run]
+    elif given.run is not None:
+        raise ValueError(f"{given.folder} holds a single run: leave --run away.")
+    if given.format == "policy":
+        place = result.save_policy(given.output)
+        print(f'{place} ({place.stat().st_size / 1024:,.0f} KiB): jaxrl.load_policy("{place}")')
+    else:
+        print(result.export(given.output, given.format))
     return 0
 
 

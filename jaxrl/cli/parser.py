@@ -16,8 +16,11 @@ COMMANDS = {
     "train": "train an agent, or go on with a run that was interrupted",
     "resume": "continue the run in a folder",
     "eval": "play episodes with what was learned",
+    "enjoy": "watch an episode, or film it",
     "sweep": "train every combination of some settings",
     "plot": "draw learning curves of one or several runs",
+    "report": "write a page about a run: metrics, settings, circumstances",
+    "export": "write what was learned to a file, for jaxrl or for others",
     "bench": "measure steps per second on this machine",
     "list": "what there is: agents, envs, presets, runs",
     "doctor": "what is installed, which devices are seen, what is slow and how to mend it",
@@ -184,12 +187,50 @@ def _eval(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="every return, as JSON")
 
 
+def _export(parser: Parser) -> None:
+    parser.add_argument("folder")
+    parser.add_argument("--format", choices=("policy", "jax", "onnx"), default="policy",
+                        help="policy: for jaxrl.load_policy; jax: a jax.export program; "
+                        "onnx [policy]")  # fmt: skip
+    parser.add_argument("--output", metavar="FILE", required=True, help="to write to")
+    parser.add_argument("--step", default="newest", metavar="WHICH",
+                        help='"newest", "best" or a number of steps [newest]')  # fmt: skip
+    parser.add_argument("--run", type=int, metavar="I",
+                        help="which of several runs, from 0 [of one run: that one]")  # fmt: skip
+
+
 def _plot(parser: Parser) -> None:
     parser.add_argument("folder", nargs="+", help="of runs, drawn together")
     parser.add_argument("--metric", default="episode/return", metavar="NAME",
                         help="[episode/return]")  # fmt: skip
+    parser.add_argument("--fan", action="store_true",
+                        help="every seed, in place of the band")  # fmt: skip
     parser.add_argument("--output", metavar="FILE",
                         help=".png, .pdf or .svg [curve.png in the first folder]")  # fmt: skip
+
+
+def _enjoy(parser: Parser) -> None:
+    parser.add_argument("folder")
+    parser.add_argument("--step", default="newest", metavar="WHICH",
+                        help='"newest", "best" or a number of steps [newest]')  # fmt: skip
+    parser.add_argument("--run", type=int, default=0, metavar="N", help="which of several [0]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the episode [0]")
+    parser.add_argument("--episodes", type=_positive, default=1, metavar="N", help="to watch [1]")
+    parser.add_argument("--max-steps", type=_positive, default=1000, metavar="N",
+                        help="of an episode that does not end [1000]")  # fmt: skip
+    parser.add_argument("--fps", type=float, metavar="X",
+                        help="steps shown per second [the environment's]")  # fmt: skip
+    parser.add_argument("--explore", action="store_true", help="as in training")
+    parser.add_argument("--where", choices=("window", "terminal"),
+                        help="[a window if there is a display]")  # fmt: skip
+    parser.add_argument("--output", metavar="FILE",
+                        help="film one episode: .gif or .mp4; nothing is shown")  # fmt: skip
+
+
+def _report(parser: Parser) -> None:
+    parser.add_argument("folder")
+    parser.add_argument("--output", metavar="FILE", help="[report.html in the folder]")
+    parser.add_argument("--title", metavar="TEXT", help="[agent and environment]")
 
 
 def _list(parser: Parser) -> None:
@@ -212,7 +253,8 @@ def parser() -> Parser:
     top.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     with_agents = {"train": _train, "sweep": _sweep, "bench": _bench}
-    others = {"resume": _resume, "eval": _eval, "plot": _plot, "list": _list, "doctor": _doctor}
+    others = {"resume": _resume, "eval": _eval, "enjoy": _enjoy, "plot": _plot, "report": _report,
+              "export": _export, "list": _list, "doctor": _doctor}  # fmt: skip
     for name, about in COMMANDS.items():
         one = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         if name in with_agents:
@@ -270,7 +312,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if given.command is None:
         top.print_help()
         return 0
-    module = "show" if given.command in ("plot", "list") else given.command
+    module = "show" if given.command in ("plot", "report", "list") else given.command
     module = module if module in ("show", "doctor") else "commands"
     try:
         run = getattr(importlib.import_module(f"jaxrl.cli.{module}"), f"run_{given.command}")
@@ -283,7 +325,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `jaxrl list envs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, RuntimeError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, RuntimeError, ModuleNotFoundError, OSError) as error:
         if given.traceback:
             raise
         print(f"jaxrl {given.command}: {error}", file=sys.stderr)

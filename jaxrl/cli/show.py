@@ -1,4 +1,4 @@
-"""plot and list: what is known already, mostly without JAX."""
+"""plot, report and list: what is known already, mostly without JAX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxrl.cli import data
 
 
 def run_plot(given: argparse.Namespace) -> int:
-    from jaxrl.plot import curve
+    from jaxrl.plot import curve, save
     from jaxrl.sinks import files
 
     ax: Any = None
@@ -23,10 +23,19 @@ def run_plot(given: argparse.Namespace) -> int:
         steps, metrics = files.read(table)
         if given.metric not in metrics:
             raise ValueError(f"--metric {given.metric}: {folder} has {', '.join(sorted(metrics))}.")
-        ax = curve(steps, metrics[given.metric], given.metric, label=folder.name, ax=ax)
+        ax = curve(steps, metrics[given.metric], given.metric, label=folder.name, ax=ax,
+                   fan=given.fan)  # fmt: skip
     output = Path(given.output or Path(given.folder[0]) / "curve.png")
-    ax.figure.savefig(output, dpi=150)
+    save(ax, output)
     print(output)
+    return 0
+
+
+def run_report(given: argparse.Namespace) -> int:
+    from jaxrl import report
+
+    output = Path(given.output or Path(given.folder) / "report.html")
+    print(report.write(report.of_folder(given.folder, given.title), output))
     return 0
 
 

@@ -1,10 +1,16 @@
+import dataclasses
 import json
 import math
+import sys
+from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
-from benchmarks import flops, settings, stamp
-from benchmarks.peers import Options
+import jaxrl.priority
+from benchmarks import flops, priority, settings, stamp
+from benchmarks.peers import LEARNERS, Options
 from benchmarks.race import Measured, race
 from benchmarks.settings import Task
 from benchmarks.throughput import best, entries, rows, table, threshold
@@ -109,9 +115,49 @@ def test_a_side_that_says_nothing_is_ended() -> None:
     assert found.error and "no answer" in found.error
 
 
+@pytest.mark.parametrize("have", [True, False])
+def test_prioritised_sampling_with_and_without_flashbax(
+    have: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if have:
+        pytest.importorskip("flashbax")
+    else:
+        monkeypatch.setitem(sys.modules, "flashbax.buffers.sum_tree", None)  # as if not installed
+    monkeypatch.setattr(priority, "SECONDS", 1e-3)
+    out = tmp_path / "priority.json"
+    priority.main(["--sizes", "40", "--batches", "4", "--lanes", "2", "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert found["stamp"]["unit"] == "microseconds"
+    sides = {row["side"] for row in found["rows"]}
+    assert ("flashbax, scan" in sides) == have and {"jaxrl", "cumsum + searchsorted"} <= sides
+    assert {(row["kind"], row["size"], row["lanes"]) for row in found["rows"]} == {
+        ("round", 40, 2),
+        ("update", 40, 2),
+    }
+    assert all(row["microseconds"] > 0 for row in found["rows"])
+    assert all(row["drift"] < 1e-5 for row in found["rows"] if row["side"] == "jaxrl")
+    printed = capsys.readouterr().out
+    assert ("left out" in printed) != have and "| round | 40 | 4 | 2 |" in printed
+
+
+def test_a_side_that_draws_wrongly_is_not_measured() -> None:
+    ours = priority.ours()
+    priority.check(ours, 100)
+
+    def uniform(tree: Any, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
+        leaf = jax.random.randint(key, (batch,), 0, 100)
+        return leaf, jaxrl.priority.get(tree, leaf) / tree.total
+
+    with pytest.raises(AssertionError):
+        priority.check(dataclasses.replace(ours, draw=uniform), 100)
+
+
 def test_jaxrl_alone_in_its_own_process() -> None:
-    task = settings.ppo(4, 1, total=4_096)
-    (found,) = race([(task, Options("jaxrl"))], rounds=2, limit=120)
+    task = dataclasses.replace(settings.ppo(4, 1, total=4_096), threshold_steps=15_360)
+    (found,) = race([(task, Options("jaxrl"))], rounds=2, limit=120, thresholds=True)
     assert found.error is None
     assert found.compile_seconds > 0 and found.peak_mib > 50
     assert len(found.rates) == 2 and min(found.rates) > 100
+    assert found.curve is not None
+    assert found.curve["steps"] == list(range(512, 15_361, 512))
+    assert [len(seed) for seed in found.curve["returns"]] == [30] * LEARNERS

@@ -1,5 +1,6 @@
 """The command line: quick, in step with the classes, and plain about mistakes."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -173,6 +174,8 @@ def test_a_preset_builds_the_agent_that_was_measured() -> None:
         (["sweep", *PPO, "--over", "lrr=1,2"], "ppo has lr, gamma"),
         (["sweep", *PPO, "--over", "lr"], "write it like lr="),
         (["eval", "nowhere"], "nowhere holds no checkpoints"),
+        (["export", "nowhere", "--output", "x"], "nowhere holds no checkpoints"),
+        (["export", "nowhere"], "required: --output"),
         (["plot", "nowhere"], "no metrics.csv"),
         (["list", "runs", "nowhere"], "holds no runs"),
         (["paint"], "invalid choice: 'paint'"),
@@ -218,6 +221,21 @@ def test_train_resume_eval_plot_and_list(
     assert status == 0 and got["steps"] == 960 and np.shape(got["returns"]) == (2, 4)
     status, out, _ = call(capsys, "eval", "runs/a", "--episodes", "4", "--step", "640")
     assert "after 640 steps" in out
+    status, out, err = call(capsys, "export", "runs/a", "--output", "p")
+    assert status == 2 and "holds 2 runs: choose one with --run 0 to --run 1" in err
+    words = ["export", "runs/a", "--run", "1", "--step", "640", "--output", "p.safetensors"]
+    status, out, err = call(capsys, *words)
+    assert status == 0 and "KiB" in out and 'jaxrl.load_policy("p.safetensors")' in out, err
+    ours, theirs = jaxrl.restore("runs/a", 640)[1], jaxrl.load_policy("p.safetensors")
+    env = jaxrl.envs.make("CartPole-v1")
+    scores = [jaxrl.evaluate(x, env, episodes=4).returns for x in (ours, theirs)]
+    np.testing.assert_array_equal(*scores)
+    status, out, err = call(capsys, *words[:-1], ".")
+    assert status == 1 and ". is a folder" in err
+    if importlib.util.find_spec("flatbuffers"):
+        status, out, err = call(capsys, *words[:-1], "p.jax", "--format", "jax")
+        assert status == 0 and "differ from the live policy's by at most 0" in out, err
+        assert jaxrl.load_exported("p.jax")(np.zeros((3, 4), np.float32)).shape == (3,)
     status, out, _ = call(capsys, "plot", "runs/a")
     assert status == 0 and (tmp_path / out.strip()).stat().st_size > 5000
     status, out, _ = call(capsys, "list", "runs")

@@ -161,9 +161,10 @@ class PPO:
         if remembers:
             size, what = self.num_envs, f"num_envs={self.num_envs}, whose sequences stay whole"
         if size % self.minibatches:
+            most = min(self.minibatches, size + 1)
             raise ValueError(
                 f"minibatches={self.minibatches} does not divide {what}; write for example "
-                f"minibatches={max(m for m in range(1, self.minibatches) if size % m == 0)}."
+                f"minibatches={max(m for m in range(1, most) if size % m == 0)}."
             )
         policies.check(spec.obs_space, spec.action_space, self.policy)
         networks.check_torso(self.actor, spec.obs_space, "actor", remembers=True)
@@ -185,7 +186,9 @@ class PPO:
         policy, actor = self._policy(state.params, state.spec, x, mask, actor)
         raw = policy.sample(key) if explore else policy.mode()
         if memory is not None:
-            if explore:  # values are only asked for in updates, but must remember until then
+            # Values are only asked for in updates, but must remember until then. A policy that was
+            # read from a file has no critic.
+            if explore and jax.tree.leaves(state.params["critic"]):
                 _, critic = self._value(state.params, x, critic)
             memory = {"actor": actor, "critic": critic}
         return ActOut(policy.action(raw), (raw, policy.log_prob(raw)), memory)
