@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.drawing import Picture
 from jaxrl.envs.finite import Finite
-from jaxrl.envs.gridworld import grid
+from jaxrl.envs.gridworld import grid, picture
 from jaxrl.struct import Float, param, static, struct
 
 MAP: grid.Map = ("............", "............", "............", "SCCCCCCCCCCG")
@@ -26,6 +27,9 @@ class CliffWalking(Finite):
     is_slippery: bool = static("moves may go to the side", default=False)
     step_cost: Float = param("cost of a step", default=1.0)
     cliff_cost: Float = param("cost of a step into the cliff", default=100.0)
+
+    fps = 5
+    moves = grid.FOUR
 
     @property
     def num_states(self) -> int:
@@ -56,6 +60,13 @@ class CliffWalking(Finite):
         goal = to == grid.cells(MAP, "G")[0]
         reward = jnp.where(cliff, -self.cliff_cost, -self.step_cost)
         return jnp.where(cliff, int(self.starts[0]), to), reward, goal
+
+    def drawn(self, state: jax.Array | int = 0) -> grid.Map:
+        del state
+        return MAP
+
+    def render(self, state: jax.Array) -> Picture:
+        return picture.picture(MAP, int(state))
 
 
 def cliff_walking_slippery(step_cost: Float = 1.0, cliff_cost: Float = 100.0) -> CliffWalking:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.drawing import Picture
 from jaxrl.envs.finite import Finite
-from jaxrl.envs.gridworld import grid
+from jaxrl.envs.gridworld import grid, picture
 from jaxrl.struct import Float, param, static, struct
 
 MAPS: dict[str, grid.Map] = {
@@ -66,6 +67,9 @@ class FrozenLake(Finite):
     hole_reward: Float = param("reward in a hole", default=0.0)
     step_reward: Float = param("reward of every other step", default=0.0)
 
+    fps = 5
+    moves = MOVES
+
     @property
     def map(self) -> grid.Map:
         if not isinstance(self.desc, str):
@@ -110,6 +114,13 @@ class FrozenLake(Finite):
             goal[to], self.goal_reward, jnp.where(hole[to], self.hole_reward, self.step_reward)
         )
         return to, jnp.where(over, 0, reward), goal[to] | hole[to]
+
+    def drawn(self, state: jax.Array | int = 0) -> grid.Map:
+        del state
+        return self.map
+
+    def render(self, state: jax.Array) -> Picture:
+        return picture.picture(self.map, int(state))
 
 
 def frozen_lake_8x8(

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import palette
+from jaxrl.drawing import Picture
 from jaxrl.envs.finite import Finite
-from jaxrl.envs.gridworld import grid
+from jaxrl.envs.gridworld import grid, picture
 from jaxrl.spaces import Discrete
 from jaxrl.struct import Float, param, static, struct
 
@@ -43,6 +45,8 @@ class Gridworld(Finite):
     goal_reward: Float = param("reward of the step to the goal", default=-1.0)
     hole_reward: Float = param("reward of the step into a hole", default=-100.0)
     cliff_reward: Float = param("reward of the step into the cliff", default=-100.0)
+
+    fps = 5
 
     @property
     def cells(self) -> int:
@@ -131,6 +135,14 @@ class Gridworld(Finite):
         to = jnp.where(cliff, int(self.starts[0]), to)
         clock = jnp.minimum(clock + 1, self._clocks - 1)
         return to + self.cells * clock, reward, goal | hole
+
+    def drawn(self, state: jax.Array | int = 0) -> grid.Map:
+        """The map as it is in a state."""
+        clock = int(state) // self.cells
+        return self._maps()[sum(clock >= when for when, _ in self.changes)]
+
+    def render(self, state: jax.Array) -> Picture:
+        return picture.picture(self.drawn(state), int(state) % self.cells)
 
     def _blown(self, cell: jax.Array, move: jax.Array, lift: jax.Array) -> jax.Array:
         """Move and wind together, as one vector; only the edge stops it."""
@@ -252,6 +264,17 @@ class NoisyTV(Gridworld):
         to, reward, over = super().outcome(cell, action, k // self.channels)
         watching = jnp.asarray(grid.letters(self.map) == "T")[to]
         return to + self.cells * jnp.where(watching, k % self.channels, 0), reward, over
+
+    def drawn(self, state: jax.Array | int = 0) -> grid.Map:
+        del state
+        return self.map
+
+    def render(self, state: jax.Array) -> Picture:
+        """The television has the colour of its channel, for those who watch."""
+        cell, channel = int(state) % self.cells, int(state) // self.cells
+        share = channel / self.channels
+        screen = palette.mix(palette.PURPLE, palette.YELLOW, share)
+        return picture.picture(self.map, cell, {cell: screen} if channel else None)
 
 
 DYNA: grid.Map = (

@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl import drawing, palette
+from jaxrl.drawing import Picture
 from jaxrl.envs.finite import Finite
 from jaxrl.spaces import Discrete
 from jaxrl.struct import Float, param, static, struct
 
 STANDS = ((0, 0), (0, 4), (4, 0), (4, 3))
+COLORS = (palette.RED, palette.GREEN, palette.YELLOW, palette.BLUE)
 ABOARD = 4
 SOUTH, NORTH, EAST, WEST, PICK_UP, DROP_OFF = range(6)
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -69,6 +72,8 @@ class Taxi(Finite):
     step_cost: Float = param("cost of a step", default=1.0)
     illegal_cost: Float = param("cost of an illegal pick-up or drop-off", default=10.0)
     delivery_reward: Float = param("reward for the right drop-off", default=20.0)
+
+    fps = 5
 
     @property
     def num_states(self) -> int:
@@ -156,3 +161,23 @@ class Taxi(Finite):
         new_goal = jnp.where(decides, (goal + mind) % 4, goal)
         undecided = (state >= 500) & ~decides
         return encode(to, after, new_goal) + 500 * undecided, reward, delivered
+
+    def render(self, state: jax.Array) -> Picture:
+        """Stands in their colours, the destination larger than the others; the passenger is the
+        dark disc, aboard inside the taxi."""
+        number = int(state) % 500
+        cell, passenger, goal = number // 20, number // 4 % 5, number % 4
+        canvas = drawing.grid(5, 5)
+
+        def at(row: int, column: int) -> tuple[float, float]:
+            return column + 0.5, 4.5 - row
+
+        for i, stand in enumerate(STANDS):
+            side = 0.94 if i == goal else 0.4
+            canvas.box(at(*stand), side, side, COLORS[i])
+        for row, column in WALLS:
+            canvas.line([(column + 1, 5 - row), (column + 1, 4 - row)], palette.INK, 5)
+        taxi = at(*divmod(cell, 5))
+        canvas.disc(taxi, 0.35, palette.ORANGE)
+        canvas.disc(taxi if passenger == ABOARD else at(*STANDS[passenger]), 0.15, palette.INK)
+        return canvas.picture()
