@@ -65,35 +65,40 @@ AGENTS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
 }
 
+# Of each kind of memory one by default; the others differ in what they compute alone.
 TABLES = (
     jaxrl.QLearning,
+    jaxrl.SARSALambda,
+    jaxrl.TD,
+    jaxrl.MonteCarloControl,
+    jaxrl.DynaQ,
+)
+MORE_TABLES = (
     jaxrl.ExpectedSARSA,
     jaxrl.DoubleQLearning,
     jaxrl.SARSA,
     jaxrl.TreeBackup,
     jaxrl.QSigma,
-    jaxrl.SARSALambda,
     jaxrl.TrueOnlineSARSA,
     jaxrl.QLambda,
     jaxrl.PengQLambda,
-    jaxrl.TD,
     jaxrl.TDLambda,
     jaxrl.TrueOnlineTD,
     jaxrl.MonteCarlo,
     jaxrl.LambdaReturn,
-    jaxrl.MonteCarloControl,
     jaxrl.ImportanceSampling,
     jaxrl.OffPolicyMonteCarlo,
-    jaxrl.DynaQ,
     jaxrl.DynaQPlus,
     jaxrl.PrioritizedSweeping,
 )
-"""On a lake that ends every other episode, with enough steps for an end in every rollout."""
 
+# On a lake, with enough steps for the end of an episode in every rollout.
 AGENTS |= {
     agent.__name__: (lambda agent=agent: agent(num_envs=2, num_steps=64), "FrozenLake-v1")
-    for agent in TABLES
+    for agent in (*TABLES, *MORE_TABLES)
 }
+SLOW = {agent.__name__ for agent in MORE_TABLES}
+PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in AGENTS]
 
 GLOSSARY = {"loss", "policy", "value", "q", "episode", "evaluate", "replay", "temperature", "time"}
 
@@ -108,7 +113,7 @@ class Case:
     update: Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=AGENTS)
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request: pytest.FixtureRequest) -> Case:
     build, name = AGENTS[request.param]
     agent, env = build(), jaxrl.envs.make(name)
@@ -116,9 +121,9 @@ def case(request: pytest.FixtureRequest) -> Case:
     state = agent.init(jax.random.key(0), spec)
     streams = rollout.start(agent, env, jax.random.key(1))
     update = jax.jit(lambda agent, state, played, key: agent.update(state, played, key))
+    collect = jax.jit(lambda s, t, k: rollout.collect(agent, env, spec, s, t, k))
     played = None
     for i in range(10):  # past any warm-up
-        collect = jax.jit(lambda s, t, k: rollout.collect(agent, env, spec, s, t, k))
         streams, played, _ = collect(state, streams, jax.random.key(i + 2))
         state, _ = update(agent, state, played, jax.random.key(i + 100))
     return Case(agent, env, spec, state, played, update)
