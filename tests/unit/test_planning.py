@@ -523,14 +523,18 @@ def test_mistakes_are_explained() -> None:
         MDP.from_transitions([0], [0], [1.0], [7], [0.0], num_states=2, num_actions=1)
 
 
-def test_the_code_in_the_docs_runs_in_its_order() -> None:
+def test_the_code_in_the_docs_runs_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[2] / "docs" / "tabular.md").read_text()
     blocks = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "planning" in b]
     names: dict[str, Any] = {}
     with jax.enable_x64(False):
-        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:5]:
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:6]:
             exec(compile(block, "docs/tabular.md", "exec"), names)
     assert len(blocks) >= 3
+    assert {path.name for path in tmp_path.iterdir()} == {"lake.png", "flood.gif"}
     np.testing.assert_allclose(names["outcomes"].probability, [0.1, 0.8, 0.1], atol=1e-6)
     assert float(names["best"].v[0]) == pytest.approx(0.5420, abs=1e-4)
     assert float(names["exact"].v[0]) == pytest.approx(0.542026, abs=1e-6)
