@@ -297,8 +297,10 @@ def test_blackjack_is_predicted(build: Any, steps: int) -> None:
     "agent",
     [
         jaxrl.TD(lr=1.0, gamma=1.0, decay=stepsizes.Polynomial(0.7), n_steps=2, initial=0.5),
-        jaxrl.TrueOnlineTD(lr=0.02, gamma=1.0, lam=0.8, initial=0.5),
-        jaxrl.MonteCarlo(gamma=1.0, horizon=200),
+        pytest.param(
+            jaxrl.TrueOnlineTD(lr=0.02, gamma=1.0, lam=0.8, initial=0.5), marks=pytest.mark.slow
+        ),
+        pytest.param(jaxrl.MonteCarlo(gamma=1.0, horizon=200), marks=pytest.mark.slow),
     ],
 )
 def test_the_random_walk_is_learned(agent: Any) -> None:
