@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import episodes, spaces, stepsizes, traces
+from jaxrl import behaviour, episodes, planning, spaces, stepsizes, traces
 from jaxrl.agents.tabular import importance_sampling
+from jaxrl.envs.tabular.blackjack import encode
+from jaxrl.mdp import MDP
 from jaxrl.types import Rollout, Spec
 
 S, GAMMA, LR = 5, 0.9, 0.2
@@ -206,7 +209,7 @@ def test_what_is_older_than_the_horizon_is_forgotten() -> None:
 @pytest.mark.parametrize("name", ["ordinary", "weighted"])
 def test_importance_sampling_by_hand(name: str) -> None:
     """T14: two choices with ratios 1.8 and 0.2, returns 3 and 2; then 0.2 and return 5."""
-    target = jnp.tile(jnp.array([[0.9, 0.1]]), (S, 1))
+    target = ((0.9, 0.1),) * S
     seen = [
         [Seen(0, 1.0, 1, first=True, a=0), Seen(1, 2.0, 2, True, a=1)],
         [Seen(1, 5.0, 2, True, first=True, a=1)],
@@ -226,22 +229,79 @@ def test_importance_sampling_by_hand(name: str) -> None:
 
 
 def test_a_policy_that_is_given_is_followed() -> None:
-    policy = jnp.array([[0.0, 1.0]] * S).at[2].set(jnp.array([1.0, 0.0]))
+    policy = behaviour.rows(np.array([[0, 1], [0, 1], [1, 0], [0, 1], [0, 1]]))
     agent = jaxrl.TD(policy=policy)
     state = agent.init(jax.random.key(0), SPEC)
     for explore in (True, False):
         out = agent.act(state, jnp.arange(S), jax.random.key(1), explore)
         assert out.action.tolist() == [1, 1, 0, 1, 1]
-    with pytest.raises(ValueError, match=r"5 states and 2 actions"):
-        jaxrl.TD(policy=jnp.ones((3, 2))).init(jax.random.key(0), SPEC)
+    for bad, words in (
+        (((1.0, 0.0),) * 3, r"shape \(3, 2\), but the task has 5 states and 2 actions"),
+        (((0.7, 0.7),) * 5, "does not sum to 1"),
+        (((1.5, -0.5),) * 5, "negative"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            jaxrl.TD(policy=bad).init(jax.random.key(0), SPEC)
+        with pytest.raises(ValueError, match=words):
+            jaxrl.ImportanceSampling(target=bad).init(jax.random.key(0), SPEC)
+
+
+@functools.cache
+def sticking() -> tuple[Any, behaviour.Rows, np.ndarray, np.ndarray]:
+    """Blackjack, the policy of example 5.1 that sticks on 20 and 21, its values from the linear
+    equations, and the hands on which it hits."""
+    env: Any = jaxrl.envs.Blackjack()
+    sticks = np.arange(env.obs_space.n) // 22 >= 20
+    seen = np.asarray(jax.vmap(env.observe)(jnp.arange(env.num_states)))
+    found = planning.evaluate_linear(MDP.from_env(env, 1.0), jnp.asarray(~sticks[seen], jnp.int32))
+    values = np.asarray(found.v)[: env.obs_space.n]
+    hands = [
+        encode(total, dealer, usable)
+        for total in range(12, 20)
+        for dealer in range(1, 11)
+        for usable in (False, True)
+    ]
+    return env, behaviour.rows(np.eye(2)[(~sticks).astype(int)]), values, np.array(hands)
+
+
+def test_example_5_4() -> None:
+    """The dealer shows a deuce, the player has 13 and a usable ace. The book's number is the mean
+    of 10^8 returns, with a standard error of 1e-4."""
+    _, _, values, _ = sticking()
+    assert values[encode(13, 2, True)] == pytest.approx(-0.27726, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda rows: jaxrl.ImportanceSampling(target=rows),
+        pytest.param(lambda rows: jaxrl.MonteCarlo(policy=rows), marks=pytest.mark.slow),
+        pytest.param(
+            lambda rows: jaxrl.TD(policy=rows, lr=1.0, decay=stepsizes.harmonic),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_blackjack_is_predicted(build: Any) -> None:
+    """Off-policy from random play, and on-policy, through the driver."""
+    env, rows, values, hands = sticking()
+    agent = dataclasses.replace(build(rows), gamma=1.0, num_envs=50, num_steps=20)
+    if hasattr(agent, "horizon"):
+        agent = dataclasses.replace(agent, horizon=16)
+    result = jaxrl.train(agent, env, jax.random.key(0), steps=800_000, progress=False)
+    error = (np.asarray(result.state.table.values) - values)[hands]
+    print(np.sqrt(np.mean(error**2)), error.mean())
+    assert np.sqrt(np.mean(error**2)) < 0.1 and abs(error.mean()) < 0.02
 
 
 @pytest.mark.parametrize(
     "agent",
     [
         jaxrl.TD(lr=1.0, gamma=1.0, decay=stepsizes.Polynomial(0.7), n_steps=2, initial=0.5),
-        jaxrl.TrueOnlineTD(lr=0.02, gamma=1.0, lam=0.8, initial=0.5),
-        jaxrl.MonteCarlo(gamma=1.0, horizon=200),
+        pytest.param(
+            jaxrl.TrueOnlineTD(lr=0.02, gamma=1.0, lam=0.8, initial=0.5), marks=pytest.mark.slow
+        ),
+        pytest.param(jaxrl.MonteCarlo(gamma=1.0, horizon=200), marks=pytest.mark.slow),
     ],
 )
 def test_the_random_walk_is_learned(agent: Any) -> None:
