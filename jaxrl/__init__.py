@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxrl.checkpoint import CheckpointError, Checkpoints
     from jaxrl.evaluate import Evaluation, evaluate
     from jaxrl.guard import NonFinite
+    from jaxrl.mesh import Mesh
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
@@ -38,6 +39,7 @@ _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
     "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
+    "Mesh": "jaxrl.mesh",
     "Evaluation": "jaxrl.evaluate",
     "NonFinite": "jaxrl.guard",
     "NormalizeObs": "jaxrl.normalize",
@@ -65,6 +67,7 @@ __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Evaluation",
+    "Mesh",
     "NonFinite",
     "NormalizeObs",
     "NormalizeReward",
