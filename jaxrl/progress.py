@@ -76,8 +76,12 @@ class Progress:
             )
         total = iterations * self.per_iteration
         self._head = f"{self.name}: {self.runs} run{'s' * (self.runs > 1)} x {total:,} steps{where}"
+
+    def compiling(self, memory: str) -> None:
+        """`memory` says how much the run will take."""
         if self.show and not self.sparse:
-            self._put(f"{self._head}; compiling ...", final=self.place != "notebook")
+            text = f"{self._head}, about {memory}; compiling ..."
+            self._put(text, final=self.place != "notebook")
 
     def compiled(self, seconds: float) -> None:
         if self.show and not self.sparse:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, distributed, lanes, record, rollout
+from jaxrl import checks, distributed, lanes, memory, record, rollout
 from jaxrl import mesh as meshes
 from jaxrl import guard as guards
 from jaxrl.checkpoint import CheckpointError, Checkpoints
@@ -210,7 +210,7 @@ def _points_all(
         run, (agent, key) = split
         return _points(common if agent is None else agent, env, run, key, plan, count, room)
 
-    return lanes.each(one, (common, env, count), (run, own), plan.lanes)
+    return lanes.each(one, (common, env, count), (run, own), plan.lanes, onward=True)
 
 
 _begin_jit = jax.jit(_begin_all, static_argnames=("plan",))
@@ -634,6 +634,20 @@ def _chunks(
         show.close()
 
 
+def estimate(call: _Call, advance: Any) -> memory.Estimate:
+    """What a call will take; tracing it costs nothing, because the call needs that too."""
+    plan = call.plan
+    begin = functools.partial(_begin_all, plan=plan)
+    with plan.scope():
+        run = jax.eval_shape(begin, call.agent, call.env, call.key)
+        traced = advance.func.trace(
+            call.agent, call.env, run, call.key, count=0, **advance.keywords
+        )
+    needed = memory.estimate(traced.jaxpr, run, plan.envs)
+    memory.warn(needed, plan.lanes, jax.process_count())
+    return needed
+
+
 def _advance(
     call: _Call,
     show: Progress,
@@ -652,6 +666,8 @@ def _advance(
     advance = _advance_donating if donate else _advance_keeping
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
+    needed = estimate(call, advance)
+    show.compiling(str(needed))
     given = call.agent, call.env, call.key
     if distributed.several() and plan.devices * plan.envs > 1:
         given = distributed.place(given, meshes.devices(plan.devices, plan.envs))
@@ -679,6 +695,7 @@ def _advance(
         runs = 1 if plan.lanes is None else plan.lanes.count
         timing = Timing(
             compile_seconds=compile_seconds,
+            memory=needed.total,
             run_seconds=time.perf_counter() - began,
             steps=(iterations - begun) * call.agent.num_envs * call.agent.num_steps * runs,
         )
