@@ -28,14 +28,14 @@ def cases() -> dict[str, tuple[Any, str, int | None, dict[str, Any]]]:
     """name -> agent, environment, runs, options of train."""
     import jaxrl
 
-    wide = jaxrl.networks.MLP((256, 256))
+    wide, image = jaxrl.networks.MLP((256, 256)), jaxrl.networks.MinAtarCNN()
     small = {"learning_starts": 512, "batch_size": 256}
     return {
         "ppo-long": (jaxrl.PPO(num_envs=4096, num_steps=512), "CartPole-v1", None, {}),
         "ppo-wide": (jaxrl.PPO(num_envs=2048, num_steps=128, actor=wide, critic=wide),
                      "CartPole-v1", None, {}),
-        "ppo-image": (jaxrl.PPO(num_envs=512, num_steps=64, epochs=1, actor=jaxrl.networks.MinAtarCNN(),
-                      critic=jaxrl.networks.MinAtarCNN()), "MinAtar/Breakout-v1", None, {}),
+        "ppo-image": (jaxrl.PPO(num_envs=512, num_steps=64, epochs=1, actor=image, critic=image),
+                      "MinAtar/Breakout-v1", None, {}),
         "ppo-together": (jaxrl.PPO(num_envs=64, num_steps=128, actor=wide, critic=wide),
                          "CartPole-v1", 16, {"lanes": 8}),
         "ppo-runs": (jaxrl.PPO(num_envs=4, num_steps=16, minibatches=1, epochs=1, actor=wide,
@@ -43,11 +43,11 @@ def cases() -> dict[str, tuple[Any, str, int | None, dict[str, Any]]]:
         "dqn-one": (jaxrl.DQN(capacity=20_000_000, **small), "CartPole-v1", None, {}),
         "dqn-runs": (jaxrl.DQN(capacity=1_000_000, **small), "CartPole-v1", 32, {}),
         "dqn-together": (jaxrl.DQN(capacity=1_000_000, **small), "CartPole-v1", 32, {"lanes": 8}),
-        "dqn-image": (jaxrl.DQN(capacity=1_000_000, torso=jaxrl.networks.MinAtarCNN(), **small),
+        "dqn-image": (jaxrl.DQN(capacity=1_000_000, torso=image, **small),
                       "MinAtar/Breakout-v1", 2, {}),
         "sac-one": (jaxrl.SAC(num_envs=8, capacity=20_000_000, **small), "Pendulum-v1", None, {}),
-        "sac-runs": (jaxrl.SAC(num_envs=8, grad_steps=1, capacity=2_000_000, **small), "Pendulum-v1",
-                     16, {}),
+        "sac-runs": (jaxrl.SAC(num_envs=8, grad_steps=1, capacity=2_000_000, **small),
+                     "Pendulum-v1", 16, {}),
     }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def main() -> None:
         print(rows[-1], file=sys.stderr)
     print(table(rows))
     if not args.cases:
-        content = {"stamp": stamp.stamp(), "rows": rows}
+        content = {"stamp": stamp.stamp("memory"), "rows": rows}
         (RESULTS / "memory.json").write_text(json.dumps(content, indent=1) + "\n")
         (RESULTS / "memory.md").write_text(table(rows) + "\n")
 

@@ -121,7 +121,7 @@ def main() -> None:
     import jaxrl  # noqa: F401
 
     found = soak(args.minutes, args.rounds)
-    content = {"stamp": stamp.stamp(), "growth_per_round": growth(found), "rounds": found}
+    content = {"stamp": stamp.stamp("soak"), "growth_per_round": growth(found), "rounds": found}
     args.out.write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(content["growth_per_round"]))
 

@@ -31,14 +31,75 @@ Equation: TypeAlias = Any
 VIEWS = {"reshape", "squeeze", "expand_dims", "stop_gradient", "optimization_barrier", "copy_p"}
 """The same memory under another shape."""
 
-FUSED = VIEWS | set(
-    """abs add add_any and atan2 bitcast_convert_type broadcast_in_dim ceil clamp concatenate
-    convert_element_type cos div eq erf erf_inv exp exp2 expm1 floor gather ge gt integer_pow iota
-    is_finite le log log1p logistic lt max min mul ne neg nextafter not or pad pow
-    random_bits random_fold_in random_seed random_split random_unwrap random_wrap rem rev round
-    rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin slice split sqrt
-    square sub tan tanh transpose xor dynamic_slice""".split()
-)
+FUSED = VIEWS | {
+    "abs",
+    "add",
+    "add_any",
+    "and",
+    "atan2",
+    "bitcast_convert_type",
+    "broadcast_in_dim",
+    "ceil",
+    "clamp",
+    "concatenate",
+    "convert_element_type",
+    "cos",
+    "div",
+    "dynamic_slice",
+    "eq",
+    "erf",
+    "erf_inv",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "gather",
+    "ge",
+    "gt",
+    "integer_pow",
+    "iota",
+    "is_finite",
+    "le",
+    "log",
+    "log1p",
+    "logistic",
+    "lt",
+    "max",
+    "min",
+    "mul",
+    "ne",
+    "neg",
+    "nextafter",
+    "not",
+    "or",
+    "pad",
+    "pow",
+    "random_bits",
+    "random_fold_in",
+    "random_seed",
+    "random_split",
+    "random_unwrap",
+    "random_wrap",
+    "rem",
+    "rev",
+    "round",
+    "rsqrt",
+    "select_n",
+    "shift_left",
+    "shift_right_arithmetic",
+    "shift_right_logical",
+    "sign",
+    "sin",
+    "slice",
+    "split",
+    "sqrt",
+    "square",
+    "sub",
+    "tan",
+    "tanh",
+    "transpose",
+    "xor",
+}
 """Computed where they are read."""
 
 READERS = FUSED | {

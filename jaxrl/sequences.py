@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl import replay as transitions
 from jaxrl import mesh, spaces
+from jaxrl import replay as transitions
 from jaxrl.replay import FIRST, TERMINATED, TRUNCATED, Index, Replay
 from jaxrl.struct import static, struct
 from jaxrl.types import Counter, PyTree, Rollout, Spec

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, distributed, lanes, memory, record, rollout
-from jaxrl import mesh as meshes
 from jaxrl import guard as guards
+from jaxrl import mesh as meshes
 from jaxrl.checkpoint import CheckpointError, Checkpoints
 from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.lanes import Lanes

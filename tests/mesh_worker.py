@@ -1,6 +1,6 @@
 """What tests/unit/test_mesh.py looks at, computed in a process with eight host devices.
 
-    python tests/mesh_worker.py FOLDER    -> JSON on the last line
+python tests/mesh_worker.py FOLDER    -> JSON on the last line
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def main(folder: str) -> dict[str, Any]:
     learn = functools.partial(train, ppo, cartpole, steps=16 * 32 * 40)
     alone, shared = learn(key), learn(key, mesh=Mesh(envs=8))
     found["curve"] = [r.metrics["episode/return"].tolist() for r in (alone, shared)]
-    several = {n: learn(keys, mesh=m) for n, m in
-               {"1": Mesh(seeds=1), "4": Mesh(seeds=4), "4x2": Mesh(4, 2), "1x2": Mesh(1, 2)}.items()}  # fmt: skip
+    shapes = {"1": Mesh(1), "4": Mesh(4), "1x2": Mesh(1, 2), "4x2": Mesh(4, 2)}
+    several = {name: learn(keys, mesh=mesh) for name, mesh in shapes.items()}
     found["seeds_same"] = same(several["1"].state, several["4"].state)
     found["both_same"] = same(several["1x2"].state, several["4x2"].state)
     last = {n: np.asarray(r.metrics["episode/return"])[:, -5:].mean() for n, r in several.items()}

@@ -1,6 +1,6 @@
 """One of several processes that train together; see tests/unit/test_distributed.py.
 
-    python tests/process_worker.py PORT INDEX COUNT FOLDER TASK
+python tests/process_worker.py PORT INDEX COUNT FOLDER TASK
 """
 
 from __future__ import annotations
