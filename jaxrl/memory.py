@@ -301,7 +301,8 @@ def _inside(eqn: Any) -> int:
     if name == "cond":
         return max(work(branch.jaxpr) for branch in params["branches"])
     if name == "shard_map":
-        manual = params["manual_axes"]  # inside, shapes are those of one part along these axes
+        # Inside, shapes are those of one part along these axes.
+        manual = params.get("newly_manual_axes", params.get("manual_axes", ()))
         parts = math.prod(n for axis, n in params["mesh"].shape.items() if axis in manual)
         return work(params["jaxpr"], frozenset(range(len(params["jaxpr"].invars)))) * parts
     return 0
