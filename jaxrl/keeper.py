@@ -71,7 +71,8 @@ def _is_key(x: Any) -> bool:
 def _host(x: jax.Array, count: int | None) -> np.ndarray[Any, Any]:
     """A copy, of the first `count` lanes: the array itself is about to be given away (donated) to
     the next chunk."""
-    return np.array(distributed.fetch(jax.random.key_data(x) if _is_key(x) else x)[:count])
+    host = distributed.fetch(jax.random.key_data(x) if _is_key(x) else x)
+    return np.array(host if count is None else host[:count])
 
 
 def _env_axis(name: str) -> int | None:
