@@ -89,7 +89,7 @@ def test_what_goes_round_a_loop_is_there_once() -> None:
     def loop(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, 10, lambda i, x: x.at[i].set(1.0), x)
 
-    assert work(loop, (1000,)) == 4000
+    assert 4000 <= work(loop, (1000,)) < 4100  # and the number of the turn
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
