@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -47,7 +48,7 @@ def place(tree: PyTree, mesh: Mesh) -> PyTree:
         return tree
 
     def one(x: Any) -> jax.Array:
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             data = one(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         host = np.asarray(x)
@@ -78,7 +79,7 @@ def gathered(tree: PyTree) -> PyTree:
     """What lies on the devices of all processes, as arrays of this one."""
     if not several():
         return tree
-    return jax.tree.map(lambda x: jax.numpy.asarray(fetch(x)), tree)
+    return jax.tree.map(lambda x: jnp.asarray(fetch(x)), tree)
 
 
 # ---------------------------------------------------------------------------------- agreement

@@ -19,6 +19,7 @@ from collections import Counter as Tally
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from jaxrl import devices
@@ -143,7 +144,7 @@ def nbytes(x: Any) -> int:
     shape, dtype = getattr(x, "shape", ()), getattr(x, "dtype", None)
     if dtype is None:
         return 0
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return math.prod(shape) * 8
     return math.prod(shape) * dtype.itemsize
 
