@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxrl.evaluate import Evaluation, evaluate
     from jaxrl.export.program import ExportedPolicy, load_exported
     from jaxrl.guard import NonFinite
+    from jaxrl.mesh import Mesh
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
@@ -42,6 +43,7 @@ _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
     "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
+    "Mesh": "jaxrl.mesh",
     "Evaluation": "jaxrl.evaluate",
     "ExportedPolicy": "jaxrl.export.program",
     "FileRefused": "jaxrl.tensors",
@@ -75,6 +77,7 @@ __all__ = [
     "Evaluation",
     "ExportedPolicy",
     "FileRefused",
+    "Mesh",
     "NonFinite",
     "NormalizeObs",
     "NormalizeReward",

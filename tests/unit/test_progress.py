@@ -64,12 +64,13 @@ def test_a_pipe_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(tty=True)
     show = run(monkeypatch, stream)
+    show.compiling("12 MiB")
     show.compiled(1.0)
     show.advanced(25, returns(1.0), TIMING)
     show.advanced(50, returns(2.0), TIMING)
     show.close()
     lines = stream.getvalue().split("\n")
-    assert lines[0] == "PPO: 1 run x 1,000 steps; compiling ..."
+    assert lines[0] == "PPO: 1 run x 1,000 steps, about 12 MiB; compiling ..."
     assert lines[1] == "PPO: compiled in 1.0 s"
     first, second = lines[2].split("\r")
     assert first == "█████···············  25%  250 steps  25 steps/s  0:30 left  return 1.0"

@@ -1,0 +1,127 @@
+"""The memory that was estimated before compiling against the memory that was used.
+
+    python -m benchmarks.memory            # the table: a few minutes
+    python -m benchmarks.memory ppo-wide   # one case
+
+Each case runs twice in processes of its own: the first fills the compilation cache, so that the
+second holds no memory of the compiler's. What was used is the peak of the resident set while
+training, less what the process held before (with JAX started and a small run behind it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import stamp
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def cases() -> dict[str, tuple[Any, str, int | None, dict[str, Any]]]:
+    """name -> agent, environment, runs, options of train."""
+    import jaxrl
+
+    wide, image = jaxrl.networks.MLP((256, 256)), jaxrl.networks.MinAtarCNN()
+    small = {"learning_starts": 512, "batch_size": 256}
+    return {
+        "ppo-long": (jaxrl.PPO(num_envs=4096, num_steps=512), "CartPole-v1", None, {}),
+        "ppo-wide": (jaxrl.PPO(num_envs=2048, num_steps=128, actor=wide, critic=wide),
+                     "CartPole-v1", None, {}),
+        "ppo-image": (jaxrl.PPO(num_envs=512, num_steps=64, epochs=1, actor=image, critic=image),
+                      "Breakout-MinAtar", None, {}),
+        "ppo-together": (jaxrl.PPO(num_envs=64, num_steps=128, actor=wide, critic=wide),
+                         "CartPole-v1", 16, {"lanes": 8}),
+        "ppo-runs": (jaxrl.PPO(num_envs=4, num_steps=16, minibatches=1, epochs=1, actor=wide,
+                     critic=wide), "CartPole-v1", 512, {}),
+        "dqn-one": (jaxrl.DQN(capacity=20_000_000, **small), "CartPole-v1", None, {}),
+        "dqn-runs": (jaxrl.DQN(capacity=1_000_000, **small), "CartPole-v1", 32, {}),
+        "dqn-together": (jaxrl.DQN(capacity=1_000_000, **small), "CartPole-v1", 32, {"lanes": 8}),
+        "dqn-image": (jaxrl.DQN(capacity=1_000_000, torso=image, **small),
+                      "Breakout-MinAtar", 2, {}),
+        "sac-one": (jaxrl.SAC(num_envs=8, capacity=20_000_000, **small), "Pendulum-v1", None, {}),
+        "sac-runs": (jaxrl.SAC(num_envs=8, grad_steps=1, capacity=2_000_000, **small),
+                     "Pendulum-v1", 16, {}),
+    }  # fmt: skip
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise OSError("no VmHWM")
+
+
+def worker(name: str) -> None:
+    import jaxrl  # isort: skip
+    import jax
+
+    agent, task, runs, options = cases()[name]
+    env, key = jaxrl.envs.make(task), jax.random.key(0)
+    jaxrl.train(jaxrl.PPO(), jaxrl.envs.make("CartPole-v1"), key, steps=1024, progress=False)
+    keys = key if runs is None else jax.random.split(key, runs)
+    each = agent.num_envs * agent.num_steps
+    steps = max(2 * each, 2048 // each * each)
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    result = jaxrl.train(agent, env, keys, steps=steps, progress=False, **options)
+    jax.block_until_ready(result.state)
+    line = {"estimate": result.memory, "peak": peak() - before, "base": before}
+    print(json.dumps(line), flush=True)
+    os._exit(0)
+
+
+def measure(name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        command = [sys.executable, "-m", "benchmarks.memory", "--worker", name]
+        for _ in range(2):
+            done = subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            )
+    return {"case": name, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| case | estimate, MiB | measured, MiB | estimate / measured |", "|---|---|---|---|"]
+    for r in rows:
+        mine, theirs = r["estimate"] / 2**20, r["peak"] / 2**20
+        lines.append(f"| {r['case']} | {mine:,.0f} | {theirs:,.0f} | {mine / theirs:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        worker(args.worker)
+        return
+    rows = []
+    for name in args.cases or cases():
+        rows.append(measure(name))
+        print(rows[-1], file=sys.stderr)
+    print(table(rows))
+    if not args.cases:
+        content = {"stamp": stamp.stamp("memory"), "rows": rows}
+        (RESULTS / "memory.json").write_text(json.dumps(content, indent=1) + "\n")
+        (RESULTS / "memory.md").write_text(table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

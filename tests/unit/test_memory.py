@@ -1,0 +1,105 @@
+"""What a run will take, before it is compiled."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrl
+from jaxrl import memory
+
+
+def both(agent: Any, env: Any, runs: int | None, together: int | None) -> tuple[int, int]:
+    """-> what was estimated, and what the compiled program takes."""
+    assert jaxrl.train is not None
+    drive = sys.modules["jaxrl.train"]
+    key = jax.random.key(0)
+    call = drive._prepare(
+        agent, env, key if runs is None else jax.random.split(key, runs),
+        steps=2 * agent.num_envs * agent.num_steps, evaluate_every=None, evaluate_episodes=8,
+        log_every=None, reset_every=16, together=together,
+    )  # fmt: skip
+    plan = call.plan
+    advance = functools.partial(drive._advance_donating, plan=plan, room=2)
+    needed = drive.estimate(call, advance)
+    run = jax.eval_shape(
+        functools.partial(drive._begin_all, plan=plan), call.agent, call.env, call.key
+    )
+    lowered = drive._advance_donating.lower(
+        call.agent, call.env, run, call.key, count=1, plan=plan, room=2
+    )
+    used = lowered.compile().memory_analysis()
+    total = (
+        used.argument_size_in_bytes
+        + used.output_size_in_bytes
+        - used.alias_size_in_bytes
+        + used.temp_size_in_bytes
+    )
+    return needed.total, total * plan.devices
+
+
+@pytest.mark.parametrize(
+    "agent, task, runs, together",
+    [
+        (jaxrl.PPO(num_envs=512, num_steps=128), "CartPole-v1", None, None),
+        (jaxrl.PPO(num_envs=64, num_steps=64), "CartPole-v1", 16, 8),
+        (jaxrl.DQN(capacity=1_000_000, learning_starts=500), "CartPole-v1", None, None),
+        (jaxrl.SAC(capacity=1_000_000, learning_starts=500), "Pendulum-v1", None, None),
+    ],
+)
+def test_the_estimate_is_what_the_program_takes(
+    agent: Any, task: str, runs: int | None, together: int | None
+) -> None:
+    estimated, compiled = both(agent, jaxrl.envs.make(task), runs, together)
+    assert estimated == pytest.approx(compiled, rel=0.15)
+
+
+def work(function: Any, *shapes: tuple[int, ...]) -> int:
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return memory.work(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def test_what_is_fused_takes_nothing() -> None:
+    assert work(lambda x: jnp.sum(jnp.tanh(x) * 2 + 1), (1000,)) == 4
+    assert work(lambda x: jnp.tanh(x) * 2 + 1, (1000,)) == 4000
+
+
+def test_a_result_stays_until_it_was_read_for_the_last_time() -> None:
+    def chain(x: jax.Array) -> jax.Array:
+        y = x @ x
+        z = y @ y
+        return z @ z
+
+    def kept(x: jax.Array) -> jax.Array:
+        y = x @ x
+        z = y @ y
+        return z @ y
+
+    assert work(chain, (10, 10)) == 2 * 400
+    assert work(kept, (10, 10)) == 3 * 400
+
+
+def test_what_goes_round_a_loop_is_there_once() -> None:
+    def loop(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 10, lambda i, x: x.at[i].set(1.0), x)
+
+    assert 4000 <= work(loop, (1000,)) < 4100  # and the number of the turn
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_few_at_a_time_give_the_same_runs(lanes: int) -> None:
+    env, agent = jaxrl.envs.make("CartPole-v1"), jaxrl.PPO(num_envs=4, num_steps=16)
+    keys = jax.random.split(jax.random.key(0), 12)
+    few = jaxrl.train(agent, env, keys, steps=512, lanes=lanes)
+    each = jaxrl.train(agent, env, keys[7], steps=512)
+    for x, y in zip(jax.tree.leaves(few[7].state), jax.tree.leaves(each.state), strict=True):
+        if lanes == 1:
+            np.testing.assert_array_equal(x, y)
+        else:
+            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
