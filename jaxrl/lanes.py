@@ -151,17 +151,9 @@ class Placement:
 
 
 def each(
-    function: Callable[[PyTree, PyTree], PyTree],
-    shared: PyTree,
-    split: PyTree,
-    lanes: Lanes,
-    onward: bool = False,
+    function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, split: PyTree, lanes: Lanes
 ) -> PyTree:
-    """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result.
-
-    With `onward`, `split` is (what goes on, the rest) and the result is (how it went on, the rest):
-    a group that has had its turn then takes the place it had before, and no second copy is needed.
-    """
+    """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result."""
     one = map_nodes(lambda x: x if is_counter(x) else x[0], split, Counter)
     shapes = jax.eval_shape(function, shared, one)
 
@@ -173,8 +165,6 @@ def each(
     def on_device(shared: PyTree, split: PyTree) -> PyTree:
         if lanes.groups == 1:
             return together(shared, split)
-        if onward:
-            return _in_place(together, shared, split, shapes[1], lanes)
         nodes, treedef = jax.tree.flatten(split, is_leaf=is_counter)
         shape = (lanes.groups, lanes.group)
         data = [None if is_counter(x) else x.reshape(*shape, *x.shape[1:]) for x in nodes]
@@ -209,48 +199,3 @@ def each(
         axis_names={mesh.LANE, mesh.ENV} if lanes.envs == 1 else {mesh.LANE},
         check_vma=False,
     )(shared, split)
-
-
-def _in_place(
-    together: Callable[[PyTree, PyTree], PyTree],
-    shared: PyTree,
-    split: PyTree,
-    shapes: PyTree,
-    lanes: Lanes,
-) -> PyTree:
-    """Group after group, each written back to where it was read. `shapes` are those of the second
-    part of one lane's result."""
-    going, rest = split
-    start = jax.tree.leaves(going, is_leaf=is_counter)
-    treedef = jax.tree.structure(going, is_leaf=is_counter)
-
-    def grouped(x: Any) -> Any:
-        return x if is_counter(x) else x.reshape(lanes.groups, lanes.group, *x.shape[1:])
-
-    def one_list(x: Any) -> Any:
-        return x.reshape(lanes.groups * lanes.group, *x.shape[2:])
-
-    def read(x: jax.Array, i: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
-
-    def write(x: jax.Array, new: jax.Array, i: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_index_in_dim(x, new, i, 0)
-
-    rest = map_nodes(grouped, rest, Counter)
-
-    def turn(i: jax.Array, carry: tuple[list[Any], PyTree]) -> tuple[list[Any], PyTree]:
-        stacks, made = carry
-        # Every group begins with the counters as they were before the first.
-        own = [x if is_counter(x) else read(s, i) for x, s in zip(start, stacks, strict=True)]
-        group = map_nodes(lambda x: x if is_counter(x) else read(x, i), rest, Counter)
-        after, new = together(shared, (jax.tree.unflatten(treedef, own), group))
-        after = jax.tree.leaves(after, is_leaf=is_counter)
-        stacks = [
-            x if is_counter(x) else write(s, x, i) for x, s in zip(after, stacks, strict=True)
-        ]
-        return stacks, jax.tree.map(lambda all_, x: write(all_, x, i), made, new)
-
-    made = jax.tree.map(lambda s: jnp.zeros((lanes.groups, lanes.group, *s.shape), s.dtype), shapes)
-    stacks, made = jax.lax.fori_loop(0, lanes.groups, turn, ([grouped(x) for x in start], made))
-    ended = [x if is_counter(x) else one_list(x) for x in stacks]
-    return jax.tree.unflatten(treedef, ended), jax.tree.map(one_list, made)

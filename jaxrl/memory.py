@@ -288,6 +288,8 @@ def work(jaxpr: Any, owned: frozenset[int] = frozenset()) -> int:
         name = eqn.primitive.name
         free = sum(nbytes(x.aval) for x in dying.get(i, []) if x not in kept)
         reused = min(free, made) if name in IN_PLACE else 0
+        if name == "scan":  # what is stacked up step by step has a place of its own
+            reused = min(free, sum(nbytes(x.aval) for x in results[: eqn.params["num_carry"]]))
         worst = max(worst, alive + made - reused + _inside(eqn))
         alive += made - gone
     return worst

