@@ -1,4 +1,8 @@
-"""Where and with what a number was measured. No figure is written without one."""
+"""Where and with what a number was measured. No figure is written without one.
+
+`jaxrl.record` says some of this too, but importing jaxrl sets XLA's variables in the environment,
+which the processes of the peers would inherit.
+"""
 
 from __future__ import annotations
 

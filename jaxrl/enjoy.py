@@ -67,7 +67,7 @@ def watch(
     """Play an episode and show it: in a window where there is a display, in the notebook, on the
     terminal, or as a film at `path`; `where` chooses one of "window", "notebook", "terminal" and
     "file". -> the last `jaxrl.episode.Frame` that was seen, or the film."""
-    from jaxrl.envs import drawing
+    from jaxrl import drawing
 
     env = episode.task(policy, env)
     chosen = place() if where is None else where

@@ -85,7 +85,7 @@ def frames(
 ) -> Iterator[Frame]:
     """The first frame is the start, the last one the end of the episode, or what is seen after
     `max_steps` steps."""
-    from jaxrl.envs import drawing
+    from jaxrl import drawing
 
     checks.positive_int(max_steps, "max_steps")
     key, count = checks.keys(jax.random.key(0) if key is None else key, None)

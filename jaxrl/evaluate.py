@@ -206,7 +206,7 @@ def evaluate(
     if isinstance(env, HostEnv):
         from jaxrl import host_play
 
-        function = policy if isinstance(agent, Function) else None
+        function: Any = policy if isinstance(agent, Function) else None
         played = host_play.play(shared[0], own, env, episodes, max_steps, plan, function)
     elif isinstance(agent, Function):
         played = jax.device_get(play(agent, env, spec, (), key[0], episodes, max_steps))

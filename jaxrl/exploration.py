@@ -11,6 +11,12 @@ from jaxrl.struct import Float
 from jaxrl.types import Key
 
 
+def decayed(start: Float, end: Float, share: jax.Array, over: Float) -> jax.Array:
+    """From `start` to `end` in a straight line while the first `over` of the run is made; `share`
+    of it lies behind us."""
+    return start + (end - start) * jnp.minimum(share / over, 1.0)
+
+
 def epsilon_greedy(key: Key, q: jax.Array, mask: jax.Array | None, epsilon: Float) -> jax.Array:
     """The best allowed action of q [N, A], or with probability epsilon any allowed one; each
     environment decides on its own."""

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -697,7 +697,7 @@ def _chunks(
 
 
 @contextlib.contextmanager
-def _program(call: _Call, donate: bool) -> Iterator[Callable[..., tuple[Run, Metrics]]]:
+def _program(call: _Call, donate: bool) -> Generator[Callable[..., tuple[Run, Metrics]]]:
     """What makes points of the curves: a compiled loop, or one that steps Python objects."""
     if isinstance(call.env, HostEnv):
         with host.Driver(call.env, donate) as driver:

@@ -77,7 +77,7 @@ def record(
     The episode is that of `jaxrl.evaluate(policy, env, episodes=1, key=key)`. `fps` is the
     environment's own unless it is given; `caption` writes step and return above the picture.
     """
-    from jaxrl.envs import drawing
+    from jaxrl import drawing
 
     path = _place(path)
     env = episode.task(policy, env)

@@ -3,8 +3,8 @@
 Starting Python and importing JAX takes longer than all the training here, so one process does that
 once and forks a child for every life. JAX has not started when it forks: the child does that.
 
-    python kill_worker.py SCALE     reads lines "FOLDER CHECKPOINT FIRST" (FIRST is the case to
-                                    begin with), prints the child's number and then its status
+    python kill_worker.py SCALE CASE ...     reads lines "FOLDER CHECKPOINT FIRST" (the place of the
+                                             case to begin with), prints child and then status
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def live(folder: Path, checkpoint: bool, scale: int, first: int) -> None:
     from jaxrl import cache
 
     cache.enable()
-    order = list(cases(scale).items())
-    for name, (agent, env, steps, every, runs) in order[first:] + order[:first]:
+    names, known = sys.argv[2:], cases(scale)
+    for name in names[first:] + names[:first]:
+        agent, env, steps, every, runs = known[name]
         result_file = folder / f"{name}.npz"
         if result_file.exists():
             continue

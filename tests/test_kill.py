@@ -18,7 +18,8 @@ import pytest
 
 WORKER = Path(__file__).parent / "kill_worker.py"
 PATIENCE = 120.0  # seconds a life may take to show a sign of itself
-CASES = 10
+QUICK = ("ppo-one", "dqn-3", "sac-one", "recurrent-one", "recurrent-3", "r2d2-3")
+ALL = (*QUICK, "ppo-3", "dqn-one", "sac-3", "r2d2-one")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 
@@ -26,11 +27,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and 
 class Worker:
     """A process that lives many lives."""
 
-    def __init__(self, scale: int, errors: Path) -> None:
+    def __init__(self, scale: int, cases: tuple[str, ...], errors: Path) -> None:
         self.errors = errors
         self.stderr = errors.open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(WORKER), str(scale)],
+            [sys.executable, "-W", "ignore", str(WORKER), str(scale), *cases],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
@@ -89,14 +90,14 @@ def wait_for(
         time.sleep(0.0005)
 
 
-def kill_often(worker: Worker, folder: Path, kills: int) -> tuple[int, int]:
+def kill_often(worker: Worker, folder: Path, kills: int, cases: int) -> tuple[int, int]:
     """Kill `kills` lives, then let one come to its end. -> how many were killed in the midst of a
     save, the status of the last.
 
     The lives begin with one case after the other, so that each case is killed as often.
     """
     chance = random.Random(20)
-    plan = [(i % CASES, i // CASES % 2 == 0) for i in range(kills)]
+    plan = [(i % cases, i // cases % 2 == 0) for i in range(kills)]
     chance.shuffle(plan)
     within = 0
     for case, aim_at_save in plan:
@@ -115,13 +116,13 @@ def kill_often(worker: Worker, folder: Path, kills: int) -> tuple[int, int]:
     return within, int(worker.said())
 
 
-def check(tmp_path: Path, scale: int, kills: int) -> None:
+def check(tmp_path: Path, scale: int, kills: int, cases: tuple[str, ...]) -> None:
     quiet, hunted = tmp_path / "quiet", tmp_path / "hunted"
     quiet.mkdir()
     hunted.mkdir()
-    worker = Worker(scale, tmp_path / "stderr.txt")
+    worker = Worker(scale, cases, tmp_path / "stderr.txt")
     try:
-        within, status = kill_often(worker, hunted, kills)
+        within, status = kill_often(worker, hunted, kills, len(cases))
         assert status == 0, worker.complaints()
         worker.begin(quiet, False)
         assert worker.said() == "0", worker.complaints()
@@ -129,7 +130,7 @@ def check(tmp_path: Path, scale: int, kills: int) -> None:
         worker.close()
     assert within >= kills // 5
     results = sorted(x.name for x in quiet.glob("*.npz"))
-    assert len(results) == CASES
+    assert results == sorted(f"{name}.npz" for name in cases)
     for name in results:
         with np.load(quiet / name) as whole, np.load(hunted / name) as pieces:
             assert whole.files == pieces.files
@@ -138,9 +139,9 @@ def check(tmp_path: Path, scale: int, kills: int) -> None:
 
 
 def test_killed_twenty_times(tmp_path: Path) -> None:
-    check(tmp_path, scale=1, kills=20)
+    check(tmp_path, scale=1, kills=20, cases=QUICK)
 
 
 @pytest.mark.slow
 def test_killed_a_hundred_times(tmp_path: Path) -> None:
-    check(tmp_path, scale=5, kills=100)
+    check(tmp_path, scale=5, kills=100, cases=ALL)

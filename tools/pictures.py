@@ -6,6 +6,7 @@ minutes on two cores. The report is photographed with Playwright's Chromium, whe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import sys
@@ -17,9 +18,8 @@ import jax
 from PIL import Image, ImageDraw
 
 import jaxrl
-from jaxrl import cache, palette, video
+from jaxrl import cache, drawing, palette, video
 from jaxrl import report as pages
-from jaxrl.envs import drawing
 
 PLACE = Path(__file__).parents[1] / "docs" / "images"
 DPI = 75
@@ -107,12 +107,17 @@ def report() -> None:
         return
     from playwright.sync_api import sync_playwright
 
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        contextlib.chdir(place),
+        sync_playwright() as play,
+    ):
+        folder = "runs/cartpole"
         run = jaxrl.train(
             jaxrl.PPO(), CARTPOLE, jax.random.split(KEY, 10), steps=100_000, log=folder
         )
         run[0].video(Path(folder) / "episode.gif", max_steps=200)
-        page = pages.write(pages.of_folder(folder), Path(folder) / "r.html")
+        page = pages.write(pages.of_folder(folder), Path(folder) / "r.html").absolute()
         browser = play.chromium.launch(executable_path=shutil.which("chromium"))  # or its own
         halves: list[Image.Image] = []
         for scheme in ("light", "dark"):

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, spaces
+from jaxrl.drawing import NoPicture, Picture
 from jaxrl.envs.adapters import camera, settled
-from jaxrl.envs.drawing import NoPicture, Picture
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl.envs.drawing import NoPicture, Picture
+from jaxrl.drawing import NoPicture, Picture
 
 WIDTH, HEIGHT = 400, 300
 

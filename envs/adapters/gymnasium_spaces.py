@@ -85,7 +85,7 @@ def back(space: ours.Space, action: bool = False) -> Any:
         case ours.Discrete(n):
             return theirs.Discrete(n)
         case ours.MultiDiscrete(nvec):
-            return theirs.MultiDiscrete(nvec)
+            return theirs.MultiDiscrete(list(nvec))
         case ours.Box() if space.dtype == np.bool_:
             return theirs.MultiBinary(list(space.shape))
         case ours.Box():

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, spaces
+from jaxrl.drawing import NoPicture, Picture
 from jaxrl.envs.adapters import camera
-from jaxrl.envs.drawing import NoPicture, Picture
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, PyTree, Step

@@ -121,7 +121,9 @@ class GymnasiumEnv(gymnasium.Env[Any, Any]):
 class GymnasiumVectorEnv(VectorEnv[Any, Any, Any]):
     """N of our environments, in one compiled step."""
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: ClassVar[dict[str, Any]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
+        "autoreset_mode": AutoresetMode.SAME_STEP
+    }
 
     def __init__(self, env: Env, num_envs: int) -> None:
         self.env, self.num_envs = _strong(env), num_envs

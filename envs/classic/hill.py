@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from jaxrl import palette
-from jaxrl.envs.drawing import Canvas, Picture
+from jaxrl.drawing import Canvas, Picture
 
 
 def height(x: float) -> float:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.drawing import Picture
 from jaxrl.envs.classic import hill
-from jaxrl.envs.drawing import Picture
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step

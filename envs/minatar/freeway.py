@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import palette
-from jaxrl.envs.drawing import Picture, board
+from jaxrl.drawing import Picture, board
 from jaxrl.spaces import Box, Discrete
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, Step

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import spaces
-from jaxrl.envs.drawing import Picture, render
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.spaces import Box
 from jaxrl.struct import Float, param, struct

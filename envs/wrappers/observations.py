@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
-from jaxrl.envs.drawing import Picture, render
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from jaxrl.struct import static, struct

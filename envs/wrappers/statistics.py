@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxrl.envs.drawing import Picture, render
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.struct import struct
 from jaxrl.types import Key, PyTree, Step

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxrl.envs.drawing import Picture, render
+from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxrl.envs.drawing import Picture, fps, render
+from jaxrl.drawing import Picture, fps, render
 from jaxrl.spaces import Space
 from jaxrl.struct import struct
 from jaxrl.types import Env, Key, PyTree, Step

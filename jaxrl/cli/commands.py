@@ -130,10 +130,14 @@ def run_resume(given: argparse.Namespace) -> int:
     return 0
 
 
+def _restored(given: argparse.Namespace) -> jaxrl.Result:
+    step = int(given.step) if given.step.isdigit() else given.step
+    return jaxrl.restore(given.folder, step)
+
+
 def run_eval(given: argparse.Namespace) -> int:
     cache.enable()
-    step = int(given.step) if given.step.isdigit() else given.step
-    result = jaxrl.restore(given.folder, step)
+    result = _restored(given)
     folder = Folder(given.folder)
     try:
         env = describe.build(folder.content(folder.steps()[-1])["env"], "env")
@@ -154,8 +158,7 @@ def run_enjoy(given: argparse.Namespace) -> int:
     from jaxrl import enjoy, video
 
     cache.enable()
-    step = int(given.step) if given.step.isdigit() else given.step
-    result = jaxrl.restore(given.folder, step)
+    result = _restored(given)
     if result.runs is not None:
         if not 0 <= given.run < result.runs:
             raise ValueError(f"--run {given.run}: there are runs 0 to {result.runs - 1}.")
@@ -181,8 +184,7 @@ def run_enjoy(given: argparse.Namespace) -> int:
 
 def run_export(given: argparse.Namespace) -> int:
     cache.enable()
-    step = int(given.step) if given.step.isdigit() else given.step
-    result = jaxrl.restore(given.folder, step)
+    result = _restored(given)
     if result.runs is not None:
         if given.run is None or not 0 <= given.run < result.runs:
             raise ValueError(

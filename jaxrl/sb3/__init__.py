@@ -8,7 +8,7 @@
 The names and the defaults of arguments are those of Stable-Baselines3, so that results can be
 compared; what is not supported is refused with what to write instead. docs/sb3.md says what is the
 same and what is not. A name as `env` is a Gymnasium environment; environments of this library
-(`jaxrl.envs.make`) are taken too, and are a hundred times as fast.
+(`jaxrl.envs.make`) are taken too, and are many times as fast.
 """
 
 from jaxrl.sb3.evaluation import evaluate_policy, make_vec_env

@@ -150,7 +150,8 @@ def _activation(given: Any) -> Callable[[jax.Array], jax.Array]:
         return ACTIVATIONS[name.lower()]
     if not callable(given):
         raise TypeError(f'activation_fn={given!r} must be a name such as "tanh", or a function.')
-    return given
+    function: Callable[..., Any] = given
+    return function
 
 
 def _widths(arch: Any, hidden: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

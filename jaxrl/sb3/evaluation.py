@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxrl
 from jaxrl import checks, host, host_play, lanes, spaces
 from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.host import HostEnv
@@ -23,11 +24,9 @@ def as_env(env: Any, n_envs: int | None = None) -> Any:
         return env
     if isinstance(env, Env):
         return env
-    from jaxrl.envs.adapters.gymnasium import from_gymnasium
-
     if isinstance(env, str):
-        return from_gymnasium(env, n_envs or 1)
-    return from_gymnasium(env, n_envs)
+        return jaxrl.envs.from_gymnasium(env, n_envs or 1)
+    return jaxrl.envs.from_gymnasium(env, n_envs)
 
 
 def make_vec_env(
@@ -50,17 +49,15 @@ def make_vec_env(
     del seed
     import gymnasium
 
-    from jaxrl.envs.adapters.gymnasium import from_gymnasium
-
     kwargs = env_kwargs or {}
     if wrapper_class is None and isinstance(env_id, str):
-        return from_gymnasium(env_id, n_envs, **kwargs)
+        return jaxrl.envs.from_gymnasium(env_id, n_envs, **kwargs)
 
     def build() -> Any:
         env = gymnasium.make(env_id, **kwargs) if isinstance(env_id, str) else env_id(**kwargs)
         return env if wrapper_class is None else wrapper_class(env)
 
-    return from_gymnasium(build, n_envs)
+    return jaxrl.envs.from_gymnasium(build, n_envs)
 
 
 def as_obs(space: spaces.Space, obs: Any) -> PyTree:

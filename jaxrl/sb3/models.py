@@ -239,6 +239,12 @@ def _whole(value: Any, name: str) -> int:
     return int(value)
 
 
+def _count(env: Any, n_envs: int | None) -> int:
+    """Parallel environments: those of a vector environment, else what was asked for."""
+    there: int | None = getattr(env, "num_envs", None)
+    return there or n_envs or 1
+
+
 class PPO(Model):
     """Proximal policy optimisation: `jaxrl.PPO` with Stable-Baselines3's arguments."""
 
@@ -269,7 +275,7 @@ class PPO(Model):
     ) -> None:
         arguments.refuse("PPO", others, _names(PPO))
         env = as_env(env, n_envs)
-        n_envs = getattr(env, "num_envs", None) or n_envs or 1
+        n_envs = _count(env, n_envs)
         actor, critic = arguments.torsos(policy, policy_kwargs, (64, 64), nn.tanh)
         lr, anneal_lr = arguments.rate(learning_rate, "learning_rate")
         clip, anneal_clip = arguments.rate(clip_range, "clip_range")
@@ -341,7 +347,7 @@ class DQN(Model):
     ) -> None:
         arguments.refuse("DQN", others, _names(DQN))
         env = as_env(env, n_envs)
-        n_envs = getattr(env, "num_envs", None) or n_envs or 1
+        n_envs = _count(env, n_envs)
         torso, _ = arguments.torsos(policy, policy_kwargs, (64, 64), nn.relu)
         lr, anneal_lr = arguments.rate(learning_rate, "learning_rate")
         num_steps = _whole(train_freq, "train_freq")
@@ -407,7 +413,7 @@ class SAC(Model):
     ) -> None:
         arguments.refuse("SAC", others, _names(SAC))
         env = as_env(env, n_envs)
-        n_envs = getattr(env, "num_envs", None) or n_envs or 1
+        n_envs = _count(env, n_envs)
         actor, critic = arguments.torsos(policy, policy_kwargs, (256, 256), nn.relu)
         if callable(learning_rate):
             raise TypeError("learning_rate of SAC must be a number here, not a schedule.")

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import enjoy, progress
+from jaxrl import drawing, enjoy, progress
 from jaxrl.cli import parser
-from jaxrl.envs import drawing
 
 CATCH = jaxrl.envs.make("Catch-bsuite")
 KEY = jax.random.key(0)

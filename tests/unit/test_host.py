@@ -623,6 +623,7 @@ def test_a_vector_environment_that_cannot_be_reset_in_part_is_refused() -> None:
     check(rollouts, 2, 2)
 
 
+@pytest.mark.slow
 def test_the_page_runs() -> None:
     page = (Path(__file__).parents[2] / "docs/host.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -10,6 +10,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "pictures.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -18,7 +19,8 @@ def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = {path.name for path in tmp_path.iterdir()}
     assert made == set(re.findall(r'"([\w.]+\.(?:png|pdf|gif|html))"', TEXT)) | {"line.png"}
     for name in ("heat.png", "compare.png", "fan.png"):
-        assert Image.open(tmp_path / name).size[0] > 300
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size[0] > 300
 
 
 def test_the_pictures_are_there_and_small() -> None:

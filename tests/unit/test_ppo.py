@@ -182,7 +182,7 @@ def test_one_gradient_step_by_hand() -> None:
         ratio = jnp.exp(log_p[jnp.arange(32), data.raw] - data.log_prob)
         advantage = (data.advantage - data.advantage.mean()) / data.advantage.std()
         surrogate = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.95, 1.05) * advantage)
-        v = agent._value(params, data.obs)
+        v = agent._value(params, data.obs)[0]
         kept = jnp.clip(v, data.value - 0.02, data.value + 0.02)
         error = jnp.maximum((v - data.target) ** 2, (kept - data.target) ** 2) / 2
         entropy = -(jnp.exp(log_p) * log_p).sum(-1)

@@ -99,7 +99,7 @@ def test_results_describe_themselves(runs: jaxrl.Result) -> None:
 def test_pictures(runs: jaxrl.Result, tmp_path: Path) -> None:
     axes = runs.plot(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5000
-    assert axes.get_xlabel() == "environment steps per run"
+    assert axes.get_xlabel() == "environment steps of each run"
     assert "3 runs" in axes.get_legend().get_texts()[0].get_text()
     before = len(axes.lines)
     runs[0].plot(metric="episode/return", ax=axes)

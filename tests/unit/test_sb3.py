@@ -284,7 +284,7 @@ def test_predict_is_greedy_or_drawn() -> None:
 # ----------------------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("name", ["PPO", "DQN", "SAC"])
+@pytest.mark.parametrize("name", ["PPO", "DQN", pytest.param("SAC", marks=pytest.mark.slow)])
 def test_a_file_holds_what_was_learned(name: str, tmp_path: Path) -> None:
     task = "Pendulum-v1" if name == "SAC" else "CartPole-v1"
     kwargs: dict[str, Any] = SMALL if name == "PPO" else dict(buffer_size=256, seed=0)
@@ -347,6 +347,7 @@ def test_a_file_that_names_other_code_is_refused(tmp_path: Path) -> None:
         PPO.load(path)
 
 
+@pytest.mark.slow
 def test_the_page_runs() -> None:
     page = (Path(__file__).parents[2] / "docs/sb3.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

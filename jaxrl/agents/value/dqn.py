@@ -104,8 +104,8 @@ class DQN:
         return jnp.minimum(state.env_steps.value / total, 1.0)
 
     def epsilon(self, state: State) -> jax.Array:
-        share = jnp.minimum(self._share(state) / self.explore_share, 1.0)
-        return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * share
+        share = self._share(state)
+        return exploration.decayed(self.epsilon_start, self.epsilon_end, share, self.explore_share)
 
     # ------------------------------------------------------------------------------ contract
 
