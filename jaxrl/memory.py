@@ -160,10 +160,11 @@ def estimate(program: Any, state: PyTree, copies: int = 1) -> Estimate:
     return Estimate(held * copies, max(0, work(program.jaxpr, given)))
 
 
-def warn(needed: Estimate, lanes: Lanes | None, processes: int = 1) -> None:
-    """Where that is more than there is. It is an estimate, so the call goes on."""
+def warn(needed: Estimate, lanes: Lanes | None, processes: int = 1, there: int = 0) -> None:
+    """Where that is more than there is, beside the `there` bytes of it that exist already. It is an
+    estimate, so the call goes on."""
     free = devices.memory_free()
-    if free is None or needed.total <= free * processes:
+    if free is None or needed.total - there <= free * processes:
         return
     remedy = "a smaller num_envs, num_steps, batch_size or capacity"
     if lanes is not None and lanes.group > 1:

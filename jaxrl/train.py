@@ -308,7 +308,9 @@ def _prepare(
     )
     if traced:
         return _Call(agent, env, key, plan)
-    checks.memory(agent, spec, count or 1)
+    # A single run that is not shared is made by every process for itself.
+    processes = jax.process_count() if count is not None or wish.envs > 1 else 1
+    checks.memory(agent, spec, count or 1, wish.envs, processes)
     agent, env = _strong(agent, jnp.float32), _strong(env)
     if plan.lanes is not None:
         key = lanes.pad(key, plan.lanes)
@@ -706,8 +708,9 @@ def _program(call: _Call, donate: bool) -> Generator[Callable[..., tuple[Run, Me
         yield _advance_donating if donate else _advance_keeping
 
 
-def estimate(call: _Call, advance: Any) -> memory.Estimate:
-    """What a call will take; tracing it costs nothing, because the call needs that too."""
+def estimate(call: _Call, advance: Any, there: bool = False) -> memory.Estimate:
+    """What a call will take; tracing it costs nothing, because the call needs that too. `there`
+    says that the runs are in memory already."""
     plan = call.plan
     begin = functools.partial(_begin_all, plan=plan)
     with plan.scope():
@@ -716,7 +719,7 @@ def estimate(call: _Call, advance: Any) -> memory.Estimate:
             call.agent, call.env, run, call.key, count=0, **advance.keywords
         )
     needed = memory.estimate(traced.jaxpr, run, plan.envs)
-    memory.warn(needed, plan.lanes, jax.process_count())
+    memory.warn(needed, plan.lanes, jax.process_count(), needed.state if there else 0)
     return needed
 
 
@@ -738,7 +741,8 @@ def _advance(
     ends = np.concatenate([np.zeros(made, int), ends])
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
-    needed = None if isinstance(call.env, HostEnv) else estimate(call, advance)
+    there = past is not None or start is not None
+    needed = None if isinstance(call.env, HostEnv) else estimate(call, advance, there)
     show.compiling("" if needed is None else str(needed))
     given = call.agent, call.env, call.key
     if distributed.several() and plan.devices * plan.envs > 1:

@@ -30,7 +30,7 @@ class Stream(io.StringIO):
 
 
 class Lanes:
-    count, devices, group, groups = 3, 1, 1, 4
+    count, devices, group, groups, envs = 3, 1, 1, 4, 1
 
 
 def returns(*columns: Any) -> dict[str, Any]:
