@@ -151,9 +151,17 @@ class Placement:
 
 
 def each(
-    function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, split: PyTree, lanes: Lanes
+    function: Callable[[PyTree, PyTree], PyTree],
+    shared: PyTree,
+    split: PyTree,
+    lanes: Lanes,
+    onward: bool = False,
 ) -> PyTree:
-    """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result."""
+    """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result.
+
+    With `onward`, `split` is (what goes on, the rest) and the result is (how it went on, the rest):
+    a group that has had its turn then takes the place it had before, and no second copy is needed.
+    """
     one = map_nodes(lambda x: x if is_counter(x) else x[0], split, Counter)
     shapes = jax.eval_shape(function, shared, one)
 
@@ -165,6 +173,8 @@ def each(
     def on_device(shared: PyTree, split: PyTree) -> PyTree:
         if lanes.groups == 1:
             return together(shared, split)
+        if onward:
+            return _in_place(together, shared, split, shapes[1], lanes)
         nodes, treedef = jax.tree.flatten(split, is_leaf=is_counter)
         shape = (lanes.groups, lanes.group)
         data = [None if is_counter(x) else x.reshape(*shape, *x.shape[1:]) for x in nodes]
@@ -199,3 +209,40 @@ def each(
         axis_names={mesh.LANE, mesh.ENV} if lanes.envs == 1 else {mesh.LANE},
         check_vma=False,
     )(shared, split)
+
+
+def _in_place(
+    together: Callable[[PyTree, PyTree], PyTree],
+    shared: PyTree,
+    split: PyTree,
+    shapes: PyTree,
+    lanes: Lanes,
+) -> PyTree:
+    """Group after group, each written back to where it was read. `shapes` are those of the second
+    part of one lane's result."""
+    going, rest = split
+    start = jax.tree.leaves(going, is_leaf=is_counter)
+    treedef = jax.tree.structure(going, is_leaf=is_counter)
+
+    def read(x: jax.Array, i: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, i * lanes.group, lanes.group)
+
+    def write(x: jax.Array, new: jax.Array, i: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(x, new, i * lanes.group, 0)
+
+    def turn(i: jax.Array, carry: tuple[list[Any], PyTree]) -> tuple[list[Any], PyTree]:
+        stacks, made = carry
+        # Every group begins with the counters as they were before the first.
+        own = [x if is_counter(x) else read(s, i) for x, s in zip(start, stacks, strict=True)]
+        group = map_nodes(lambda x: x if is_counter(x) else read(x, i), rest, Counter)
+        after, new = together(shared, (jax.tree.unflatten(treedef, own), group))
+        after = jax.tree.leaves(after, is_leaf=is_counter)
+        stacks = [
+            x if is_counter(x) else write(s, x, i) for x, s in zip(after, stacks, strict=True)
+        ]
+        return stacks, jax.tree.map(lambda all_, x: write(all_, x, i), made, new)
+
+    count = lanes.groups * lanes.group
+    made = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
+    stacks, made = jax.lax.fori_loop(0, lanes.groups, turn, (start, made))
+    return jax.tree.unflatten(treedef, stacks), made

@@ -111,7 +111,7 @@ READERS = FUSED | {
 
 IN_PLACE = FUSED | {
     "dynamic_update_slice", "scatter", "scatter-add", "scatter_add", "while", "scan", "cond",
-    "sharding_constraint", "cumsum", "sort",
+    "sharding_constraint", "shard_map", "cumsum", "sort",
 }  # fmt: skip
 """May write where an operand was."""
 

@@ -221,7 +221,7 @@ def _points_all(
         run, (agent, key) = split
         return _points(common if agent is None else agent, env, run, key, plan, count, room)
 
-    return lanes.each(one, (common, env, count), (run, own), plan.lanes)
+    return lanes.each(one, (common, env, count), (run, own), plan.lanes, onward=True)
 
 
 _begin_jit = jax.jit(_begin_all, static_argnames=("plan",))
