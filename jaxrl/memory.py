@@ -254,6 +254,10 @@ def work(jaxpr: Any, owned: frozenset[int] = frozenset()) -> int:
                 reads[x] += 1
                 if eqn.primitive.name not in READERS:
                     outside.add(x)
+    for eqn, operands, results in reversed(equations):
+        if eqn.primitive.name in VIEWS:  # what is seen must be there
+            pairs = zip(operands, results, strict=True)
+            outside.update(x for x, y in pairs if y in outside and not isinstance(x, Literal))
 
     # What a variable is computed from: itself where it is in memory.
     roots: dict[Atom, frozenset[Atom]] = {x: frozenset([x]) for x in inputs}
@@ -261,9 +265,13 @@ def work(jaxpr: Any, owned: frozenset[int] = frozenset()) -> int:
         name = eqn.primitive.name
         below = [roots[x] for x in operands if not isinstance(x, Literal) and x in roots]
         sources = frozenset[Atom]().union(*below)
-        for x in results:
-            virtual = name in VIEWS or (name in FUSED and x not in outside)
-            roots[x] = sources if virtual else frozenset([x])
+        for i, x in enumerate(results):
+            if name in VIEWS:
+                seen = operands[i]
+                roots[x] = frozenset() if isinstance(seen, Literal) else roots.get(seen, sources)
+            else:
+                virtual = name in FUSED and x not in outside
+                roots[x] = sources if virtual else frozenset([x])
 
     last: dict[Atom, int] = {}
     for i, (_, operands, _) in enumerate(equations):

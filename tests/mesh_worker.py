@@ -1,6 +1,6 @@
 """What tests/unit/test_mesh.py looks at, computed in a process with eight host devices.
 
-python tests/mesh_worker.py FOLDER    -> JSON on the last line
+python tests/mesh_worker.py FOLDER PART...    -> JSON on the last line
 """
 
 from __future__ import annotations
@@ -62,82 +62,104 @@ def refused(*args: Any, **options: Any) -> str:
     return "nothing was raised"
 
 
-def main(folder: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"devices": jax.device_count()}
-    cartpole, pendulum = jaxrl.envs.make("CartPole-v1"), jaxrl.envs.make("Pendulum-v1")
-    key, keys = jax.random.key(0), jax.random.split(jax.random.key(0), 4)
-    ppo = jaxrl.PPO(num_envs=16, num_steps=32, epochs=2)
+CARTPOLE, PENDULUM = jaxrl.envs.make("CartPole-v1"), jaxrl.envs.make("Pendulum-v1")
+KEY, KEYS = jax.random.key(0), jax.random.split(jax.random.key(0), 4)
+PPO = jaxrl.PPO(num_envs=16, num_steps=32, epochs=2)
 
-    # One gradient step: Adam's first moment is a tenth of the gradient, whatever its scale.
+
+def gradient(_: str) -> dict[str, Any]:
+    """One gradient step: Adam's first moment is a tenth of the gradient, whatever its scale."""
     plain = jaxrl.PPO(num_envs=16, num_steps=32, epochs=1, minibatches=1, max_grad_norm=1e9)
-    once = functools.partial(train, plain, cartpole, key, steps=16 * 32)
+    once = functools.partial(train, plain, CARTPOLE, KEY, steps=16 * 32)
     moments = [jax.tree.leaves(once(mesh=m).state.opt) for m in (None, Mesh(envs=8))]
     one, eight = ([x for x in m if jnp.issubdtype(x.dtype, jnp.inexact)] for m in moments)
-    found["gradient"] = apart(eight, one)
-    found["gradient_norm"] = float(sum(jnp.sum(x**2) for x in one) ** 0.5)
-
-    found["collectives"] = {
-        "seeds": collectives(program(ppo, cartpole, keys, steps=10_240, mesh=Mesh(seeds=4))),
-        "envs": collectives(program(ppo, cartpole, key, steps=10_240, mesh=Mesh(envs=8))),
+    return {
+        "gradient": apart(eight, one),
+        "gradient_norm": float(sum(jnp.sum(x**2) for x in one) ** 0.5),
     }
 
-    # The same curve, and the same again for several seeds, on devices of their own or not.
-    learn = functools.partial(train, ppo, cartpole, steps=16 * 32 * 40)
-    alone, shared = learn(key), learn(key, mesh=Mesh(envs=8))
-    found["curve"] = [r.metrics["episode/return"].tolist() for r in (alone, shared)]
-    shapes = {"1": Mesh(1), "4": Mesh(4), "1x2": Mesh(1, 2), "4x2": Mesh(4, 2)}
-    several = {name: learn(keys, mesh=mesh) for name, mesh in shapes.items()}
-    found["seeds_same"] = same(several["1"].state, several["4"].state)
-    found["both_same"] = same(several["1x2"].state, several["4x2"].state)
-    last = {n: np.asarray(r.metrics["episode/return"])[:, -5:].mean() for n, r in several.items()}
-    found["last"] = {n: float(x) for n, x in last.items()}
-    before = drive._advance_donating._cache_size()
-    learn(key, mesh=Mesh(envs=8))
-    found["compiled_again"] = drive._advance_donating._cache_size() - before
 
-    # Other agents and wrappers, for as long as no rounding has changed an action.
+def communication(_: str) -> dict[str, Any]:
+    small = jaxrl.PPO(num_envs=16, num_steps=8, epochs=1, minibatches=1)
+    return {
+        "seeds": collectives(program(small, CARTPOLE, KEYS, steps=10_240, mesh=Mesh(seeds=4))),
+        "envs": collectives(program(small, CARTPOLE, KEY, steps=10_240, mesh=Mesh(envs=8))),
+    }
+
+
+def curve(_: str) -> dict[str, Any]:
+    """The same curve, and the same again for several seeds, on devices of their own or not."""
+    learn = functools.partial(train, PPO, CARTPOLE, steps=16 * 32 * 40)
+    alone, shared = learn(KEY), learn(KEY, mesh=Mesh(envs=8))
+    shapes = {"1": Mesh(1), "2": Mesh(2), "4": Mesh(4), "1x2": Mesh(1, 2), "2x2": Mesh(2, 2),
+              "4x2": Mesh(4, 2)}  # fmt: skip
+    several = {name: learn(KEYS, mesh=mesh) for name, mesh in shapes.items()}
+    last = {n: np.asarray(r.metrics["episode/return"])[:, -5:].mean() for n, r in several.items()}
+    before = drive._advance_donating._cache_size()
+    learn(KEY, mesh=Mesh(envs=8))
+    return {
+        "curve": [r.metrics["episode/return"].tolist() for r in (alone, shared)],
+        "seeds": same(several["2"].state, several["4"].state),
+        "seeds_one": apart(learn(KEYS[:2], mesh=Mesh(1), steps=16 * 32 * 2).state,
+                           learn(KEYS[:2], mesh=Mesh(2), steps=16 * 32 * 2).state),
+        "both": same(several["2x2"].state, several["4x2"].state),
+        "last": {n: float(x) for n, x in last.items()},
+        "compiled_again": drive._advance_donating._cache_size() - before,
+    }  # fmt: skip
+
+
+def agents(_: str) -> dict[str, Any]:
+    """Other agents and wrappers, for as long as no rounding has changed an action."""
     small = {"num_envs": 8, "learning_starts": 64, "batch_size": 32}
     gru = jaxrl.networks.GRU(16)
-    agents: dict[str, tuple[Any, Any, int]] = {
-        "dqn": (jaxrl.DQN(**small, capacity=800, sampler=Prioritized()), cartpole, 120),
-        "sac": (jaxrl.SAC(**small, capacity=800, grad_steps=2), pendulum, 120),
+    chosen: dict[str, tuple[Any, Any, int]] = {
+        "dqn": (jaxrl.DQN(**small, capacity=800, sampler=Prioritized()), CARTPOLE, 120),
+        "sac": (jaxrl.SAC(**small, capacity=800, grad_steps=2), PENDULUM, 120),
         "r2d2": (jaxrl.R2D2(num_envs=8, num_steps=8, capacity=640, learning_starts=64, length=8,
-                            burn_in=4, batch_size=16, sampler=Prioritized()), cartpole, 256),
-        "gru": (jaxrl.PPO(num_envs=8, num_steps=16, actor=gru, critic=gru), cartpole, 256),
-        "normalised": (jaxrl.NormalizeObs(jaxrl.NormalizeReward(ppo)), pendulum, 16 * 32 * 2),
+                            burn_in=4, batch_size=16, sampler=Prioritized()), CARTPOLE, 256),
+        "gru": (jaxrl.PPO(num_envs=8, num_steps=16, actor=gru, critic=gru), CARTPOLE, 256),
+        "normalised": (jaxrl.NormalizeObs(jaxrl.NormalizeReward(PPO)), PENDULUM, 16 * 32 * 2),
     }  # fmt: skip
-    found["agents"] = {}
-    for name, (agent, env, steps) in agents.items():
-        one, four = (train(agent, env, key, steps=steps, mesh=m) for m in (None, Mesh(envs=4)))
-        found["agents"][name] = apart(four.state, one.state)
-    half = train(agents["sac"][0], pendulum, keys[:2], steps=120, mesh=Mesh(2, 4), lanes=1)
-    found["agents"]["sac, 2 x 4"] = apart(half[0].state, train(
-        agents["sac"][0], pendulum, keys[0], steps=120).state)  # fmt: skip
+    found = {}
+    for name, (agent, env, steps) in chosen.items():
+        one, four = (train(agent, env, KEY, steps=steps, mesh=m) for m in (None, Mesh(envs=4)))
+        found[name] = apart(four.state, one.state)
+        if name == "sac":
+            half = train(agent, env, jnp.stack([KEY, KEYS[1]]), steps=steps, mesh=Mesh(2, 4))
+            found["sac, 2 x 4"] = apart(half[0].state, one.state)
+    return found
 
-    # A checkpoint goes from mesh to mesh: 8 devices, 1, 2.
+
+def moves(folder: str) -> dict[str, Any]:
+    """A checkpoint goes from mesh to mesh: 8 devices, 1, 2."""
     where = {"checkpoint": f"{folder}/moves", "resume": True, "log_every": 16 * 32}
     calls = ((Mesh(seeds=4, envs=2), 10), (Mesh(seeds=1), 12), (Mesh(seeds=1, envs=2), 14),
              (Mesh(seeds=4), 16))  # fmt: skip
     for mesh, iterations in calls:
-        moved = train(ppo, cartpole, keys, steps=16 * 32 * iterations, mesh=mesh, **where)
-    straight = train(ppo, cartpole, keys, steps=16 * 32 * 16, log_every=16 * 32)
-    rows = [np.asarray(r.metrics["episode/return"]) for r in (moved, straight)]
-    found["moved"] = [row.tolist() for row in rows]
+        moved = train(PPO, CARTPOLE, KEYS, steps=16 * 32 * iterations, mesh=mesh, **where)
+    straight = train(PPO, CARTPOLE, KEYS, steps=16 * 32 * 16, log_every=16 * 32)
+    found = {"many": [np.asarray(r.metrics["loss/value"]).tolist() for r in (moved, straight)]}
     where["checkpoint"] = f"{folder}/one"
     for mesh, iterations in ((Mesh(envs=8), 4), (None, 6), (Mesh(envs=2), 8)):
-        moved = train(ppo, cartpole, key, steps=16 * 32 * iterations, mesh=mesh, **where)
-    straight = train(ppo, cartpole, key, steps=16 * 32 * 8, log_every=16 * 32)
-    found["moved_one"] = [r.metrics["loss/value"].tolist() for r in (moved, straight)]
-
-    found["refused"] = {
-        "uneven": refused(jaxrl.PPO(num_envs=12), cartpole, key, steps=10_000, mesh=Mesh(envs=8)),
-        "devices": refused(ppo, cartpole, keys, steps=10_000, mesh=Mesh(seeds=4, envs=4)),
-        "runs": refused(ppo, cartpole, key, steps=10_000, mesh=Mesh(seeds=2)),
-        "number": refused(ppo, cartpole, key, steps=10_000, mesh=2),
-    }
+        moved = train(PPO, CARTPOLE, KEY, steps=16 * 32 * iterations, mesh=mesh, **where)
+    straight = train(PPO, CARTPOLE, KEY, steps=16 * 32 * 8, log_every=16 * 32)
+    found["one"] = [r.metrics["loss/value"].tolist() for r in (moved, straight)]
     return found
+
+
+def refusals(_: str) -> dict[str, Any]:
+    uneven, steps = jaxrl.PPO(num_envs=12), 10_000
+    return {
+        "devices": jax.device_count(),
+        "uneven": refused(uneven, CARTPOLE, KEY, steps=steps, mesh=Mesh(envs=8)),
+        "many": refused(PPO, CARTPOLE, KEYS, steps=steps, mesh=Mesh(seeds=4, envs=4)),
+        "runs": refused(PPO, CARTPOLE, KEY, steps=steps, mesh=Mesh(seeds=2)),
+        "number": refused(PPO, CARTPOLE, KEY, steps=steps, mesh=2),
+    }
 
 
 if __name__ == "__main__":
     cache.enable()
-    print(json.dumps(main(sys.argv[1])))
+    parts = (gradient, communication, curve, agents, moves, refusals)
+    named = {part.__name__: part for part in parts}
+    print(json.dumps({name: named[name](sys.argv[1]) for name in sys.argv[2:]}))

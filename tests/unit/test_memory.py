@@ -14,6 +14,8 @@ import pytest
 import jaxrl
 from jaxrl import memory
 
+IMAGE = jaxrl.networks.MinAtarCNN()
+
 
 def both(agent: Any, env: Any, runs: int | None, together: int | None) -> tuple[int, int]:
     """-> what was estimated, and what the compiled program takes."""
@@ -51,13 +53,28 @@ def both(agent: Any, env: Any, runs: int | None, together: int | None) -> tuple[
         (jaxrl.PPO(num_envs=64, num_steps=64), "CartPole-v1", 16, 8),
         (jaxrl.DQN(capacity=1_000_000, learning_starts=500), "CartPole-v1", None, None),
         (jaxrl.SAC(capacity=1_000_000, learning_starts=500), "Pendulum-v1", None, None),
+        (jaxrl.SAC(capacity=100_000, learning_starts=500), "Pendulum-v1", 6, None),
+        pytest.param(
+            jaxrl.PPO(num_envs=64, num_steps=32, epochs=1, actor=IMAGE, critic=IMAGE),
+            "Breakout-MinAtar",
+            None,
+            None,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            jaxrl.DQN(capacity=50_000, learning_starts=500, torso=IMAGE),
+            "Breakout-MinAtar",
+            6,
+            2,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_estimate_is_what_the_program_takes(
     agent: Any, task: str, runs: int | None, together: int | None
 ) -> None:
     estimated, compiled = both(agent, jaxrl.envs.make(task), runs, together)
-    assert estimated == pytest.approx(compiled, rel=0.15)
+    assert estimated == pytest.approx(compiled, rel=0.05)  # measured: 0.03 at the most
 
 
 def work(function: Any, *shapes: tuple[int, ...]) -> int:
@@ -68,6 +85,13 @@ def work(function: Any, *shapes: tuple[int, ...]) -> int:
 def test_what_is_fused_takes_nothing() -> None:
     assert work(lambda x: jnp.sum(jnp.tanh(x) * 2 + 1), (1000,)) == 4
     assert work(lambda x: jnp.tanh(x) * 2 + 1, (1000,)) == 4000
+
+
+def test_what_is_read_through_another_shape_must_be_there() -> None:
+    def product(x: jax.Array) -> jax.Array:
+        return jnp.tanh(x).reshape(10, 100) @ jnp.ones((100, 1))
+
+    assert work(product, (1000,)) == 4000 + 400 + 40
 
 
 def test_a_result_stays_until_it_was_read_for_the_last_time() -> None:
