@@ -1,11 +1,16 @@
 """The memory that was estimated before compiling against the memory that was used.
 
-    python -m benchmarks.memory            # the table: a few minutes
-    python -m benchmarks.memory ppo-wide   # one case
+    python -m benchmarks.memory            # the table: ten minutes
+    python -m benchmarks.memory ppo-long   # one case
+    python -m benchmarks.memory --many     # 4,096 runs where 512 fit at a time
 
 Each case runs twice in processes of its own: the first fills the compilation cache, so that the
 second holds no memory of the compiler's. What was used is the peak of the resident set while
 training, less what the process held before (with JAX started and a small run behind it).
+
+`--many` lets the process have only so much memory more than it has, and trains 4,096 runs in it:
+all of them together, which must fail, and 512 at a time, which must give the same bits as training
+those 512 alone.
 """
 
 from __future__ import annotations
@@ -32,8 +37,6 @@ def cases() -> dict[str, tuple[Any, str, int | None, dict[str, Any]]]:
     small = {"learning_starts": 512, "batch_size": 256}
     return {
         "ppo-long": (jaxrl.PPO(num_envs=4096, num_steps=512), "CartPole-v1", None, {}),
-        "ppo-wide": (jaxrl.PPO(num_envs=2048, num_steps=128, actor=wide, critic=wide),
-                     "CartPole-v1", None, {}),
         "ppo-image": (jaxrl.PPO(num_envs=512, num_steps=64, epochs=1, actor=image, critic=image),
                       "Breakout-MinAtar", None, {}),
         "ppo-together": (jaxrl.PPO(num_envs=64, num_steps=128, actor=wide, critic=wide),
@@ -81,6 +84,56 @@ def worker(name: str) -> None:
     os._exit(0)
 
 
+MANY, TOGETHER, LIMIT = 4096, 512, 2000
+"""Runs, how many of them at a time, and MiB that they may take."""
+
+
+def many(together: int) -> None:
+    """Worker of `--many`."""
+    import resource
+
+    import jaxrl  # isort: skip
+    import jax
+    import numpy as np
+
+    agent = jaxrl.PPO(num_envs=16, num_steps=32, minibatches=1, epochs=1)
+    env, devices = jaxrl.envs.make("CartPole-v1"), jax.device_count()
+    keys = jax.random.split(jax.random.key(0), MANY)
+    steps = 2 * agent.num_envs * agent.num_steps
+    train, lanes = jaxrl.train, together // devices
+    each = MANY // devices  # of which the first `lanes` have the first turn
+    first = np.concatenate([np.arange(lanes) + i * each for i in range(devices)])
+    alone = None
+    if together < MANY:
+        alone = train(agent, env, keys[first], steps=steps, lanes=lanes, progress=False)
+    status = Path("/proc/self/status").read_text()
+    held = int(status.split("VmData:")[1].split()[0]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (held + LIMIT * 2**20, -1))
+    result = train(agent, env, keys, steps=steps, lanes=lanes, progress=False)
+    same = alone is not None and all(
+        np.array_equal(np.asarray(x)[first], y)
+        for x, y in zip(jax.tree.leaves(result.state.params), jax.tree.leaves(alone.state.params),
+                        strict=True)
+    )  # fmt: skip
+    print(json.dumps({"estimate": result.memory, "same": same}), flush=True)
+    os._exit(0)
+
+
+def measure_many() -> list[dict[str, Any]]:
+    rows = []
+    for together in (TOGETHER, MANY):
+        command = [sys.executable, "-m", "benchmarks.memory", "--many-worker", str(together)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        row: dict[str, Any] = {"runs": MANY, "together": together, "limit_mib": LIMIT}
+        if done.returncode == 0:
+            row |= {"fits": True, **json.loads(done.stdout.splitlines()[-1])}
+        else:
+            row |= {"fits": False, "error": done.stderr.strip().splitlines()[-1][:200]}
+        rows.append(row)
+        print(row, file=sys.stderr)
+    return rows
+
+
 def measure(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         environment = {
@@ -108,9 +161,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--many", action="store_true", help="4,096 runs where 512 fit")
+    parser.add_argument("--many-worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         worker(args.worker)
+        return
+    if args.many_worker:
+        many(args.many_worker)
+        return
+    if args.many:
+        content = {"stamp": stamp.stamp("benchmarks.memory"), "rows": measure_many()}
+        (RESULTS / "memory-many.json").write_text(json.dumps(content, indent=1) + "\n")
         return
     rows = []
     for name in args.cases or cases():
@@ -118,7 +180,7 @@ def main() -> None:
         print(rows[-1], file=sys.stderr)
     print(table(rows))
     if not args.cases:
-        content = {"stamp": stamp.stamp("memory"), "rows": rows}
+        content = {"stamp": stamp.stamp("benchmarks.memory"), "rows": rows}
         (RESULTS / "memory.json").write_text(json.dumps(content, indent=1) + "\n")
         (RESULTS / "memory.md").write_text(table(rows) + "\n")
 

@@ -118,7 +118,7 @@ def main() -> None:
     )
     print(text)
     RESULTS.mkdir(exist_ok=True)
-    content = {"stamp": stamp.stamp("scaling"), "rows": rows}
+    content = {"stamp": stamp.stamp("benchmarks.scaling"), "rows": rows}
     (RESULTS / "scaling.json").write_text(json.dumps(content, indent=1) + "\n")
     (RESULTS / "scaling.md").write_text(text)
 

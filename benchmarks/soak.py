@@ -5,8 +5,9 @@
 Round after round does the same things: trains with checkpoints and is interrupted by its own
 length, resumes from the folder several times, trains many seeds in many chunks, sweeps, evaluates,
 plots, and reads a checkpoint back. After every round the resident set, the compiled programs that
-JAX holds, live arrays, threads and open files are counted. After the first rounds none of them may
-grow.
+the driver holds, the entries of the compilation cache on disk (whatever was compiled, however
+small), live arrays, threads, open files and objects are counted. After the first rounds none of
+them may grow.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def programs() -> int:
     return sum(f._cache_size() for f in jitted)
 
 
-def count(number: int, seconds: float) -> dict[str, Any]:
+def count(number: int, seconds: float, cache: Path) -> dict[str, Any]:
     import jax
 
     gc.collect()
@@ -47,6 +48,7 @@ def count(number: int, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "resident_mib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1),
         "programs": programs(),
+        "cache_entries": len(list(cache.glob("*-cache"))),
         "arrays": len(jax.live_arrays()),
         "threads": threading.active_count(),
         "files": len(os.listdir("/proc/self/fd")),
@@ -90,13 +92,18 @@ def one_round(number: int, folder: Path) -> None:
 def soak(minutes: float, rounds: int | None = None) -> list[dict[str, Any]]:
     import shutil
 
+    import jax
+
     began, found = time.monotonic(), []
     with tempfile.TemporaryDirectory() as name:
-        number = 0
+        cache, number = Path(name) / "cache", 0
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         while (rounds is None or number < rounds) and time.monotonic() - began < minutes * 60:
             one_round(number, Path(name))
             shutil.rmtree(Path(name) / f"run-{number}")
-            found.append(count(number, time.monotonic() - began))
+            found.append(count(number, time.monotonic() - began, cache))
             print(json.dumps(found[-1]), flush=True)
             number += 1
     return found
@@ -108,7 +115,7 @@ def growth(found: list[dict[str, Any]]) -> dict[str, float]:
 
     late = found[WARM:]
     x = np.arange(len(late))
-    names = ("resident_mib", "programs", "arrays", "threads", "files", "objects")
+    names = ("resident_mib", "programs", "cache_entries", "arrays", "threads", "files", "objects")
     return {name: float(np.polyfit(x, [row[name] for row in late], 1)[0]) for name in names}
 
 
@@ -121,7 +128,8 @@ def main() -> None:
     import jaxrl  # noqa: F401
 
     found = soak(args.minutes, args.rounds)
-    content = {"stamp": stamp.stamp("soak"), "growth_per_round": growth(found), "rounds": found}
+    stamped = stamp.stamp("benchmarks.soak")
+    content = {"stamp": stamped, "growth_per_round": growth(found), "rounds": found}
     args.out.write_text(json.dumps(content, indent=1) + "\n")
     print(json.dumps(content["growth_per_round"]))
 
