@@ -2,8 +2,8 @@
 
 A *lane* is one independent run. Lanes are split evenly over the devices (or rows of devices that
 share their runs, see `jaxrl.mesh`); on each a group of them is advanced together (`vmap`) while the
-other groups wait their turn. Accelerators
-want all lanes in one group. A CPU wants few: its caches hold one small network, not a thousand.
+other groups wait their turn. Accelerators want all lanes in one group. A CPU wants few: its caches
+hold one small network, not a thousand.
 
 Counters are not split: they have one value for all lanes, so that a schedule stays a branch.
 """
@@ -219,7 +219,8 @@ def _in_place(
     lanes: Lanes,
 ) -> PyTree:
     """Group after group, each written back to where it was read. `shapes` are those of the second
-    part of one lane's result."""
+    part of one lane's result. (To see the stack as [groups, group, ...] would cost a copy of it.)
+    """
     going, rest = split
     start = jax.tree.leaves(going, is_leaf=is_counter)
     treedef = jax.tree.structure(going, is_leaf=is_counter)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import memory
+from jaxrl import devices, memory
+from jaxrl.lanes import Lanes
 
 IMAGE = jaxrl.networks.MinAtarCNN()
 
@@ -147,3 +150,26 @@ def test_a_run_among_others_is_the_run_alone(lanes: int) -> None:
             np.testing.assert_array_equal(x, y)
         else:  # products of several runs are batched, which adds up in another order
             np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_the_page() -> None:
+    """docs/devices.md: its code runs."""
+    text = (Path(__file__).parents[2] / "docs/devices.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/devices.md", "exec"), names)
+    assert 0 < names["few"].memory < 2**30
+
+
+def test_more_than_there_is_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = memory.Estimate(state=600, work=700)
+    plan = Lanes(count=8, devices=1, groups=2, group=4)
+    monkeypatch.setattr(devices, "memory_free", lambda: 1000)
+    with pytest.warns(RuntimeWarning, match="lanes=2, which advances fewer"):
+        memory.warn(needed, plan)
+    memory.warn(needed, plan, processes=2)
+    memory.warn(needed, plan, there=600)  # a run that is taken up again is in memory already
+    with pytest.warns(RuntimeWarning, match="write a smaller num_envs"):
+        memory.warn(needed, None)
