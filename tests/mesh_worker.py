@@ -9,6 +9,7 @@ import functools
 import json
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -91,12 +92,12 @@ def curve(_: str) -> dict[str, Any]:
     """The same curve, and the same again for several seeds, on devices of their own or not."""
     learn = functools.partial(train, PPO, CARTPOLE, steps=16 * 32 * 40)
     alone, shared = learn(KEY), learn(KEY, mesh=Mesh(envs=8))
-    shapes = {"1": Mesh(1), "2": Mesh(2), "4": Mesh(4), "1x2": Mesh(1, 2), "2x2": Mesh(2, 2),
-              "4x2": Mesh(4, 2)}  # fmt: skip
+    shapes = {"2": Mesh(2), "4": Mesh(4), "2x2": Mesh(2, 2), "4x2": Mesh(4, 2)}
     several = {name: learn(KEYS, mesh=mesh) for name, mesh in shapes.items()}
     last = {n: np.asarray(r.metrics["episode/return"])[:, -5:].mean() for n, r in several.items()}
     before = drive._advance_donating._cache_size()
     learn(KEY, mesh=Mesh(envs=8))
+    again = drive._advance_donating._cache_size() - before
     return {
         "curve": [r.metrics["episode/return"].tolist() for r in (alone, shared)],
         "seeds": same(several["2"].state, several["4"].state),
@@ -104,30 +105,36 @@ def curve(_: str) -> dict[str, Any]:
                            learn(KEYS[:2], mesh=Mesh(2), steps=16 * 32 * 2).state),
         "both": same(several["2x2"].state, several["4x2"].state),
         "last": {n: float(x) for n, x in last.items()},
-        "compiled_again": drive._advance_donating._cache_size() - before,
+        "compiled_again": again,
     }  # fmt: skip
 
 
-def agents(_: str) -> dict[str, Any]:
-    """Other agents and wrappers, for as long as no rounding has changed an action."""
-    small = {"num_envs": 8, "learning_starts": 64, "batch_size": 32}
-    gru = jaxrl.networks.GRU(16)
-    chosen: dict[str, tuple[Any, Any, int]] = {
-        "dqn": (jaxrl.DQN(**small, capacity=800, sampler=Prioritized()), CARTPOLE, 120),
-        "sac": (jaxrl.SAC(**small, capacity=800, grad_steps=2), PENDULUM, 120),
-        "r2d2": (jaxrl.R2D2(num_envs=8, num_steps=8, capacity=640, learning_starts=64, length=8,
-                            burn_in=4, batch_size=16, sampler=Prioritized()), CARTPOLE, 256),
-        "gru": (jaxrl.PPO(num_envs=8, num_steps=16, actor=gru, critic=gru), CARTPOLE, 256),
-        "normalised": (jaxrl.NormalizeObs(jaxrl.NormalizeReward(PPO)), PENDULUM, 16 * 32 * 2),
-    }  # fmt: skip
-    found = {}
-    for name, (agent, env, steps) in chosen.items():
-        one, four = (train(agent, env, KEY, steps=steps, mesh=m) for m in (None, Mesh(envs=4)))
-        found[name] = apart(four.state, one.state)
-        if name == "sac":
-            half = train(agent, env, jnp.stack([KEY, KEYS[1]]), steps=steps, mesh=Mesh(2, 4))
-            found["sac, 2 x 4"] = apart(half[0].state, one.state)
-    return found
+SMALL = {"num_envs": 8, "learning_starts": 64, "batch_size": 32}
+GRU = jaxrl.networks.GRU(16)
+OTHERS: dict[str, tuple[Any, Any, int]] = {
+    "dqn": (jaxrl.DQN(**SMALL, capacity=800, sampler=Prioritized()), CARTPOLE, 120),
+    "sac": (jaxrl.SAC(**SMALL, capacity=800, grad_steps=2), PENDULUM, 120),
+    "r2d2": (jaxrl.R2D2(num_envs=8, num_steps=8, capacity=640, learning_starts=64, length=8,
+                        burn_in=4, batch_size=16, sampler=Prioritized()), CARTPOLE, 256),
+    "gru": (jaxrl.PPO(num_envs=8, num_steps=16, actor=GRU, critic=GRU), CARTPOLE, 256),
+    "normalised": (jaxrl.NormalizeObs(jaxrl.NormalizeReward(PPO)), PENDULUM, 16 * 32 * 2),
+}  # fmt: skip
+"""Other agents and wrappers, for as long as no rounding has changed an action."""
+
+
+def other(name: str, _: str) -> float:
+    """How far a run of four devices is from that of one."""
+    agent, env, steps = OTHERS[name]
+    one, four = (train(agent, env, KEY, steps=steps, mesh=m) for m in (None, Mesh(envs=4)))
+    return apart(four.state, one.state)
+
+
+def both(_: str) -> float:
+    """The same of a run among two, each of four devices."""
+    agent, env, steps = OTHERS["sac"]
+    one = train(agent, env, KEY, steps=steps)
+    two = train(agent, env, jnp.stack([KEYS[1], KEY]), steps=steps, mesh=Mesh(2, 4))
+    return apart(two[1].state, one.state)
 
 
 def moves(folder: str) -> dict[str, Any]:
@@ -160,6 +167,7 @@ def refusals(_: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     cache.enable()
-    parts = (gradient, communication, curve, agents, moves, refusals)
-    named = {part.__name__: part for part in parts}
+    parts = (gradient, communication, curve, both, moves, refusals)
+    named: dict[str, Callable[[str], Any]] = {part.__name__: part for part in parts}
+    named |= {name: functools.partial(other, name) for name in OTHERS}
     print(json.dumps({name: named[name](sys.argv[1]) for name in sys.argv[2:]}))

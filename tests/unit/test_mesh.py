@@ -41,11 +41,6 @@ def curve(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return look(tmp_path_factory.mktemp("mesh"), "curve")["curve"]
 
 
-@pytest.fixture(scope="module")
-def agents(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    return look(tmp_path_factory.mktemp("mesh"), "agents")["agents"]
-
-
 def test_gradients_are_those_of_one_device(found: Found) -> None:
     """To rounding: a sum over a batch is added up per device first."""
     gradient = found["gradient"]
@@ -71,8 +66,8 @@ def test_what_cannot_work_is_refused(found: Found) -> None:
 @pytest.mark.slow
 def test_a_shared_run_learns_the_same_curve(curve: Found) -> None:
     alone, shared = (np.array(row) for row in curve["curve"])
-    np.testing.assert_allclose(shared[:6], alone[:6], rtol=1e-3)
-    assert alone[-5:].mean() > 3 * alone[0] and shared[-5:].mean() > 3 * shared[0]
+    np.testing.assert_allclose(shared[:20], alone[:20], rtol=1e-3)  # measured: all forty
+    assert alone[-5:].mean() > 2 * alone[0] and shared[-5:].mean() > 2 * shared[0]
     assert curve["last"]["4x2"] == pytest.approx(curve["last"]["4"], rel=0.15)
 
 
@@ -89,9 +84,9 @@ def test_a_second_call_compiles_nothing(curve: Found) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dqn", "sac", "r2d2", "gru", "normalised", "sac, 2 x 4"])
-def test_every_agent_can_be_shared(agents: Found, name: str) -> None:
-    assert agents[name] < 2e-3
+@pytest.mark.parametrize("name", ["dqn", "sac", "both", "r2d2", "gru", "normalised"])
+def test_every_agent_can_be_shared(tmp_path: Path, name: str) -> None:
+    assert look(tmp_path, name)[name] < 2e-3
 
 
 @pytest.mark.slow
