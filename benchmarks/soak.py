@@ -119,6 +119,17 @@ def growth(found: list[dict[str, Any]]) -> dict[str, float]:
     return {name: float(np.polyfit(x, [row[name] for row in late], 1)[0]) for name in names}
 
 
+def table(found: list[dict[str, Any]]) -> str:
+    """The first rounds, and then some of the others."""
+    step = max(1, (len(found) - WARM) // 8)
+    chosen = [*found[:WARM], *found[WARM::step]]
+    names = [name for name in found[0] if name != "objects"]
+    lines = [f"| {' | '.join(names).replace('_', ' ')} |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(f"{row[name]:,}" for name in names) + " |" for row in chosen]
+    slopes = ", ".join(f"{k.replace('_', ' ')} {v:+.3g}" for k, v in growth(found).items())
+    return "\n".join(lines) + f"\n\nPer round, after the first {WARM}: {slopes}.\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -131,7 +142,8 @@ def main() -> None:
     stamped = stamp.stamp("benchmarks.soak")
     content = {"stamp": stamped, "growth_per_round": growth(found), "rounds": found}
     args.out.write_text(json.dumps(content, indent=1) + "\n")
-    print(json.dumps(content["growth_per_round"]))
+    args.out.with_suffix(".md").write_text(table(found))
+    print(table(found))
 
 
 if __name__ == "__main__":
