@@ -56,7 +56,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return said
 
 
-@pytest.mark.parametrize("task", ["seeds", "envs"])
+@pytest.mark.parametrize("task", ["seeds", pytest.param("envs", marks=pytest.mark.slow)])
 def test_two_processes_give_what_one_gives(
     alone: dict[str, Any], tmp_path: Path, task: str
 ) -> None:

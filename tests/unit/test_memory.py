@@ -17,6 +17,7 @@ import jaxrl
 from jaxrl import devices, memory
 from jaxrl.lanes import Lanes
 
+SLOW = pytest.mark.slow
 IMAGE = jaxrl.networks.MinAtarCNN()
 
 
@@ -62,14 +63,14 @@ def both(agent: Any, env: Any, runs: int | None, together: int | None) -> tuple[
             "Breakout-MinAtar",
             None,
             None,
-            marks=pytest.mark.slow,
+            marks=SLOW,
         ),
         pytest.param(
             jaxrl.DQN(capacity=50_000, learning_starts=500, torso=IMAGE),
             "Breakout-MinAtar",
             6,
             2,
-            marks=pytest.mark.slow,
+            marks=SLOW,
         ),
     ],
 )
@@ -119,7 +120,7 @@ def test_what_goes_round_a_loop_is_there_once() -> None:
     assert 4000 <= work(loop, (1000,)) < 4100  # and the number of the turn
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("lanes", [1, pytest.param(2, marks=SLOW), pytest.param(3, marks=SLOW)])
 def test_few_at_a_time_give_the_same_runs(lanes: int) -> None:
     """Run 7 of twelve has its turn in one of several groups. With the same neighbours and nobody
     waiting, it is the same to the bit."""
@@ -138,7 +139,7 @@ def test_few_at_a_time_give_the_same_runs(lanes: int) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("lanes", [1, pytest.param(3, marks=SLOW)])
 def test_a_run_among_others_is_the_run_alone(lanes: int) -> None:
     env, agent = jaxrl.envs.make("CartPole-v1"), jaxrl.PPO(num_envs=4, num_steps=16)
     keys = jax.random.split(jax.random.key(0), 12)
