@@ -1,11 +1,11 @@
 """Steps per second over devices and processes: the same script, a growing machine.
 
     python -m benchmarks.scaling                       # host devices 1 2 4 8, processes 1 2
-    python -m benchmarks.scaling --devices 1 2 --processes 1 --seconds 5
+    python -m benchmarks.scaling --devices 1 2 --processes 1 --iterations 8
 
-A row is one way to lay out the same work: `seeds` spreads 16 independent runs over all devices,
-`envs` lets all devices share each of them. Every row runs in processes of its own, compiled before
-it is timed. On a machine with fewer cores than devices the host devices share cores: the table then
+A row is one way to lay out the same work: `seeds` spreads 8 independent runs over all devices,
+`envs` lets all devices share each of them. Every row runs in processes of its own; compilation is
+not in its rate. On a machine with fewer cores than devices the host devices share cores: the table then
 shows what splitting costs, not what it gains.
 """
 
@@ -24,10 +24,10 @@ from typing import Any
 from benchmarks import stamp
 
 RESULTS = Path(__file__).resolve().parent / "results"
-RUNS, NUM_ENVS, NUM_STEPS = 16, 64, 128
+RUNS, NUM_ENVS, NUM_STEPS = 8, 64, 128
 
 
-def worker(layout: str, processes: int, index: int, port: int, seconds: float) -> None:
+def worker(layout: str, processes: int, index: int, port: int, iterations: int) -> None:
     """Print steps and seconds of one layout."""
     import jaxrl  # isort: skip
     import jax
@@ -37,17 +37,8 @@ def worker(layout: str, processes: int, index: int, port: int, seconds: float) -
     env, agent = jaxrl.envs.make("CartPole-v1"), jaxrl.PPO(num_envs=NUM_ENVS, num_steps=NUM_STEPS)
     keys = jax.random.split(jax.random.key(0), RUNS)
     mesh = jaxrl.Mesh(envs=jax.device_count()) if layout == "envs" else None
-    steps = NUM_ENVS * NUM_STEPS * 4
-    train = jaxrl.train
-    result = train(agent, env, keys, steps=steps, mesh=mesh, progress=False)
-    rate = result.steps_per_second / RUNS  # of one run
-    steps = max(steps, int(rate * seconds) // (NUM_ENVS * NUM_STEPS) * NUM_ENVS * NUM_STEPS)
-    if processes > 1:
-        from jaxrl import distributed
-
-        unit = NUM_ENVS * NUM_STEPS
-        steps = int(distributed.exchange(steps // unit)[0, 0]) * unit
-    result = train(agent, env, keys, steps=steps, mesh=mesh, progress=False)
+    steps = NUM_ENVS * NUM_STEPS * iterations
+    result = jaxrl.train(agent, env, keys, steps=steps, mesh=mesh, progress=False)
     line = {
         "devices": jax.device_count(),
         "steps_per_second": result.steps_per_second,
@@ -57,7 +48,7 @@ def worker(layout: str, processes: int, index: int, port: int, seconds: float) -
     print(json.dumps(line), flush=True)
 
 
-def measure(layout: str, devices: int, processes: int, seconds: float) -> dict[str, Any]:
+def measure(layout: str, devices: int, processes: int, iterations: int) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -66,7 +57,7 @@ def measure(layout: str, devices: int, processes: int, seconds: float) -> dict[s
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.scaling", "--worker", layout, str(processes),
-             str(i), str(port), str(seconds)],
+             str(i), str(port), str(iterations)],
             env=environment, stdout=subprocess.PIPE, text=True,
         )
         for i in range(processes)
@@ -95,12 +86,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--iterations", type=int, default=16, help="of each run")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        layout, processes, index, port, seconds = args.worker
-        worker(layout, int(processes), int(index), int(port), float(seconds))
+        layout, *numbers = args.worker
+        worker(layout, *map(int, numbers))
         return
     rows: list[dict[str, Any]] = []
     for processes in args.processes:
@@ -108,7 +99,7 @@ def main() -> None:
             if devices % processes:
                 continue
             for layout in ("seeds", "envs") if devices > 1 else ("seeds",):
-                rows.append(measure(layout, devices, processes, args.seconds))
+                rows.append(measure(layout, devices, processes, args.iterations))
                 print(rows[-1], file=sys.stderr)
                 time.sleep(1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
