@@ -5,8 +5,8 @@
 
 A row is one way to lay out the same work: `seeds` spreads 8 independent runs over all devices,
 `envs` lets all devices share each of them. Every row runs in processes of its own; compilation is
-not in its rate. On a machine with fewer cores than devices the host devices share cores: the table then
-shows what splitting costs, not what it gains.
+not in its rate. On a machine with fewer cores than devices the host devices share cores: the table
+then shows what splitting costs, not what it gains.
 """
 
 from __future__ import annotations
