@@ -24,7 +24,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from jaxrl.types import PyTree
 
-LANE, ENV = "lane", "env"
+LANE, ENV = "jaxrl-runs", "jaxrl-envs"  # names that no mesh of the caller has
 
 
 @dataclasses.dataclass(frozen=True)
