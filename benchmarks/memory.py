@@ -4,9 +4,9 @@
     python -m benchmarks.memory ppo-long   # one case
     python -m benchmarks.memory --many     # 4,096 runs where 512 fit at a time
 
-Each case runs twice in processes of its own: the first fills the compilation cache, so that the
-second holds no memory of the compiler's. What was used is the peak of the resident set while
-training, less what the process held before (with JAX started and a small run behind it).
+Each case runs in a process of its own, and there twice: the first time to compile. What was used is
+the peak of the resident set while it trains the second time, less what the process held before
+(JAX, and the compiled program, whose code and tables take some hundred MiB).
 
 `--many` lets the process have only so much memory more than it has, and trains 4,096 runs in it:
 all of them together, which must fail, and 512 at a time, which must give the same bits as training
@@ -16,11 +16,12 @@ those 512 alone.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,16 @@ def worker(name: str) -> None:
 
     agent, task, runs, options = cases()[name]
     env, key = jaxrl.envs.make(task), jax.random.key(0)
-    jaxrl.train(jaxrl.PPO(), jaxrl.envs.make("CartPole-v1"), key, steps=1024, progress=False)
     keys = key if runs is None else jax.random.split(key, runs)
     each = agent.num_envs * agent.num_steps
     steps = max(each, 2048 // each * each)
+    train = jaxrl.train
+    train(agent, env, keys, steps=steps, progress=False, **options)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    result = jaxrl.train(agent, env, keys, steps=steps, progress=False, **options)
+    result = train(agent, env, keys, steps=steps, progress=False, **options)
     jax.block_until_ready(result.state)
     line = {"estimate": result.memory, "peak": peak() - before, "base": before}
     print(json.dumps(line), flush=True)
@@ -135,17 +139,8 @@ def measure_many() -> list[dict[str, Any]]:
 
 
 def measure(name: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "JAX_COMPILATION_CACHE_DIR": folder,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
-        command = [sys.executable, "-m", "benchmarks.memory", "--worker", name]
-        for _ in range(2):
-            done = subprocess.run(
-                command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-            )
+    command = [sys.executable, "-m", "benchmarks.memory", "--worker", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {"case": name, **json.loads(done.stdout.splitlines()[-1])}
 
 
