@@ -89,7 +89,7 @@ def ppo_gru(**fields: Any) -> jaxrl.PPO:
 
 def ppo_lstm() -> jaxrl.PPO:
     lstm = networks.LSTM(32)
-    return ppo_gru(actor=lstm, critic=lstm)
+    return ppo_gru(actor=lstm, critic=lstm, lr=1e-3)
 
 
 def ppo_mlp(**fields: Any) -> jaxrl.PPO:
@@ -200,7 +200,7 @@ CASES: dict[str, Case] = {
         options={"memory_length": 10},
     ),
     "gru-tmaze": Case(ppo_gru, "TMaze-v0", 500_000, 3.9, "PPO, GRU of 32, corridor of 10"),
-    "lstm-tmaze": Case(ppo_lstm, "TMaze-v0", 500_000, 3.9, "PPO, LSTM of 32, corridor of 10"),
+    "lstm-tmaze": Case(ppo_lstm, "TMaze-v0", 1_000_000, 3.9, "PPO, LSTM of 32, corridor of 10"),
     "r2d2-tmaze": Case(
         lambda: jaxrl.R2D2(**MEMORY_R2D2, torso=networks.GRU(32)),
         "TMaze-v0",

@@ -16,7 +16,20 @@ from jaxrl import checks
 from jaxrl.envs.wrappers import TimeLimit
 from jaxrl.types import Env
 
-ADAPTERS = ("brax", "envpool", "gymnasium", "gymnax", "mjx", "playground")
+ADAPTERS = (
+    "brax",
+    "craftax",
+    "envpool",
+    "gymnasium",
+    "gymnax",
+    "jaxmarl",
+    "jumanji",
+    "mjx",
+    "navix",
+    "pgx",
+    "playground",
+    "xminigrid",
+)
 """Modules of `jaxrl.envs.adapters`, each with a `make(name, **constants)`."""
 
 

@@ -23,7 +23,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, distributed, host, lanes, memory, record, rollout
+from jaxrl import (
+    checks,
+    distributed,
+    host,
+    host_programs,
+    host_train,
+    lanes,
+    memory,
+    record,
+    rollout,
+)
 from jaxrl import guard as guards
 from jaxrl import mesh as meshes
 from jaxrl.checkpoint import CheckpointError, Checkpoints
@@ -95,7 +105,7 @@ class Plan:
 def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
     init_key, env_key = jax.random.split(jax.random.fold_in(key, 2**31))
     state = agent.init(init_key, plan.spec)
-    streams = None  # a host's environments are no arrays: see jaxrl.host
+    streams = None  # a host's environments are no arrays: see jaxrl.host_train
     if not isinstance(env, HostEnv):
         streams = rollout.start(agent, env, env_key, plan.reset_every)
     run = Run(meshes.whole(state), streams, Counter.zero())
@@ -108,7 +118,7 @@ def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
 def _metrics(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> Metrics:
     """Of one iteration, to be evaluated for their shapes."""
     if isinstance(env, HostEnv):
-        return host.metrics(agent, run.state, plan.spec)
+        return host_programs.metrics(agent, run.state, plan.spec)
     return iterate(agent, env, run, key, plan)[1]
 
 
@@ -702,7 +712,7 @@ def _chunks(
 def _program(call: _Call, donate: bool) -> Generator[Callable[..., tuple[Run, Metrics]]]:
     """What makes points of the curves: a compiled loop, or one that steps Python objects."""
     if isinstance(call.env, HostEnv):
-        with host.Driver(call.env, donate) as driver:
+        with host_train.Driver(call.env, donate) as driver:
             yield driver.points
     else:
         yield _advance_donating if donate else _advance_keeping

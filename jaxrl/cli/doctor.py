@@ -29,6 +29,10 @@ EXTRAS = {
     "tensorboardX": ("tensorboardX", "pip install tensorboardX"),
     "wandb": ("wandb", "pip install 'jaxrl[wandb]'"),
     "matplotlib": ("matplotlib", "pip install jaxrl"),
+    **{
+        suite: (suite, "pip install 'jaxrl[suites]'")
+        for suite in ("craftax", "jaxmarl", "jumanji", "navix", "pgx", "xminigrid")
+    },
 }
 """Name -> module, how to get it."""
 

@@ -65,6 +65,8 @@ def _envs() -> None:
         print(name)
     packages = {"brax": "brax", "gymnax": "gymnax", "playground": "mujoco_playground",
                 "mjx": "mujoco"}  # fmt: skip
+    for suite in ("craftax", "jaxmarl", "jumanji", "navix", "pgx", "xminigrid"):
+        packages[suite] = suite
     for adapter, package in packages.items():
         there = importlib.util.find_spec(package) is not None
         print(f"{adapter}/...  {'from ' + package if there else 'not installed: ' + package}")

@@ -426,8 +426,7 @@ class SAC(Model):
         agent = jaxrl.SAC(
             actor_lr=learning_rate,
             critic_lr=learning_rate,
-            # Too small to change a float32: a temperature that stays.
-            alpha_lr=learning_rate if learned else 1e-30,
+            alpha_lr=learning_rate if learned else 0.0,
             gamma=gamma,
             tau=tau,
             alpha_start=alpha,

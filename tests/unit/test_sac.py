@@ -110,6 +110,14 @@ def test_one_gradient_step_by_hand(critics: int) -> None:
     assert step == pytest.approx(-1e-3 * np.sign(entropy - -1.0), rel=1e-3)
 
 
+def test_a_step_size_of_zero_keeps_the_temperature() -> None:
+    for step_size in (0.0, 1e-2):
+        agent = dataclasses.replace(SMALL, alpha_start=0.3, alpha_lr=step_size)
+        state: State = agent.init(jax.random.key(0), SPEC)
+        learned, _ = agent.learn(state, batch(), jax.random.key(7))
+        assert bool(learned.log_alpha == state.log_alpha) == (step_size == 0.0)
+
+
 def test_c4b_default_target_entropy_is_minus_the_number_of_actions() -> None:
     """Whatever the box: the sign of the temperature's step flips at -2 for two actions."""
     for high in (1.0, 50.0):
@@ -248,7 +256,7 @@ PROBE = SAC(
     grad_steps=4,
     actor_lr=3e-3,
     critic_lr=3e-3,
-    alpha_lr=1e-9,
+    alpha_lr=0.0,
     alpha_start=1e-3,
     tau=0.05,
     gamma=0.5,

@@ -60,7 +60,9 @@ class Critic(nn.Module):
 class SAC:
     actor_lr: Float = param("Adam's step size for the actor", default=1e-3, above=0)
     critic_lr: Float = param("Adam's step size for the critics", default=1e-3, above=0)
-    alpha_lr: Float = param("Adam's step size for the log-temperature", default=1e-3, above=0)
+    alpha_lr: Float = param(
+        "Adam's step size for the log-temperature; 0 keeps alpha_start", default=1e-3, low=0
+    )
     gamma: Float = param("discount", default=0.99, low=0, high=1)
     tau: Float = param(
         "share of the critics that their slow copies take on", default=0.005, above=0, high=1
