@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from jaxrl.export.program import ExportedPolicy, load_exported
     from jaxrl.guard import NonFinite
     from jaxrl.mdp import MDP
+    from jaxrl.mesh import Mesh
     from jaxrl.normalize import NormalizeObs, NormalizeReward
     from jaxrl.result import Policy, Result
     from jaxrl.resume import restore, resume
@@ -92,6 +93,7 @@ _HOMES = {
     "ImportanceSampling": "jaxrl.agents.tabular.importance_sampling",
     "LambdaReturn": "jaxrl.agents.tabular.monte_carlo",
     "MDP": "jaxrl.mdp",
+    "Mesh": "jaxrl.mesh",
     "MonteCarlo": "jaxrl.agents.tabular.monte_carlo",
     "MonteCarloControl": "jaxrl.agents.tabular.monte_carlo",
     "NonFinite": "jaxrl.guard",
@@ -148,6 +150,7 @@ __all__ = [
     "LambdaReturn",
     "MonteCarlo",
     "MonteCarloControl",
+    "Mesh",
     "NonFinite",
     "NormalizeObs",
     "NormalizeReward",

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl import checks
+from jaxrl import checks, distributed
 
 KIND, FORMAT = "jaxrl checkpoint", 1
 STEP = re.compile(r"step-(\d+)")
@@ -271,7 +271,14 @@ def _orbax() -> Any:
     """Imported when first used: it takes a second."""
     import orbax.checkpoint as orbax
 
-    return orbax.PyTreeCheckpointer()
+    if not distributed.several():
+        return orbax.PyTreeCheckpointer()
+    me = distributed.index()  # each process reads for itself, and only one writes
+    alone = orbax.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
+    )
+    handler = orbax.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return orbax.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _digest(content: Content) -> str:
