@@ -108,9 +108,7 @@ class Ring:
     def clear(self, z: Seen, x: Active) -> Seen:
         return dataclasses.replace(z, weight=jnp.where(self._same(z, x) > 0, 0.0, z.weight))
 
-    def move(
-        self, w: jax.Array, z: Seen, amount: jax.Array, rates: jax.Array | None
-    ) -> jax.Array:
+    def move(self, w: jax.Array, z: Seen, amount: jax.Array, rates: jax.Array | None) -> jax.Array:
         del rates  # active features have none
         flat = w.reshape(-1).at[z.action[:, None] * self.size + z.index].add(amount * z.weight)
         return flat.reshape(w.shape)
@@ -120,14 +118,14 @@ Kind: TypeAlias = Callable[..., Any]
 """(storage, faded trace, x, action, step size, rates) -> trace after the visit"""
 
 
-def accumulating(
+def accumulating_trace(
     kept: Any, z: Any, x: Vector, action: Any, alpha: jax.Array, rates: jax.Array | None
 ) -> Any:
     del alpha, rates
     return kept.push(z, x, action, 1.0)
 
 
-def replacing(
+def replacing_trace(
     kept: Any, z: Any, x: Vector, action: Any, alpha: jax.Array, rates: jax.Array | None
 ) -> Any:
     """The traces of the active features are 1 (Singh and Sutton 1996)."""
@@ -135,15 +133,15 @@ def replacing(
     return kept.put(z, x, action)
 
 
-def clearing(
+def clearing_trace(
     kept: Any, z: Any, x: Vector, action: Any, alpha: jax.Array, rates: jax.Array | None
 ) -> Any:
-    """As `replacing`, and those of the other actions are 0."""
+    """As `replacing_trace`, and those of the other actions are 0."""
     del alpha, rates
     return kept.put(kept.clear(z, x), x, action)
 
 
-def dutch(
+def dutch_trace(
     kept: Any, z: Any, x: Vector, action: Any, alpha: jax.Array, rates: jax.Array | None
 ) -> Any:
     overlap = kept.dot(z, x if isinstance(x, Active) else features.times(x, rates), action)
@@ -155,10 +153,10 @@ def storage(
 ) -> Any:
     """What keeps the traces, or a ValueError: `trace` is traces.Dense(), traces.Recent(length) or
     None, which is Dense for few weights."""
-    if active is None and kind in (replacing, clearing):
+    if active is None and kind in (replacing_trace, clearing_trace):
         raise ValueError(
             f"{name}(kind={kind.__name__}) needs features that are 0 or 1, such as "
-            "features.TileCoding(): write kind=eligibility.accumulating."
+            "features.TileCoding(): write kind=eligibility.accumulating_trace."
         )
     chosen = traces.chosen(trace, actions * size)
     if active is None and trace is None:
@@ -212,6 +210,6 @@ def true_online(
     """True online TD(lambda) (van Seijen et al. 2016, algorithm 1): dutch traces, and the value is
     not credited with what it had already changed by since the last step."""
     full = dataclasses.replace(e, delta=e.delta + e.value - e.old)
-    w, trace = td(kept, dutch, w, trace, full, rates)
+    w, trace = td(kept, dutch_trace, w, trace, full, rates)
     back = jnp.where(e.valid, e.alpha * (e.old - e.value), 0.0)
     return features.add(w, e.x, back, rates, None if w.ndim == 1 else e.action), trace

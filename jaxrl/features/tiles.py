@@ -1,8 +1,8 @@
 """Tile coding: several grids laid over one another, each a little shifted.
 
 A grid (tiling) has one active tile, so there are as many active features as tilings: close
-observations share most of them, and far ones none. Tiling t is shifted by t (1, 3, 5, ...) / tilings
-of a tile, which avoids the diagonals of even shifts (Sutton and Barto 2018, section 9.5.4).
+observations share most of them, and far ones none. Tiling t is shifted by t (1, 3, 5, ...) /
+tilings of a tile, which avoids the diagonals of even shifts (Sutton and Barto 2018, section 9.5.4).
 """
 
 from __future__ import annotations

@@ -21,9 +21,7 @@ from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import PyTree, Spec
 
 
-def followon(
-    before: jax.Array, rho: jax.Array, gamma: jax.Array, interest: jax.Array
-) -> jax.Array:
+def followon(before: jax.Array, rho: jax.Array, gamma: jax.Array, interest: jax.Array) -> jax.Array:
     """F, from F and rho a step before."""
     return gamma * rho * before + interest
 

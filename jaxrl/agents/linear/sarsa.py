@@ -1,9 +1,9 @@
 """Semi-gradient SARSA and n-step SARSA with linear values (Sutton and Barto 2018, section 10.2).
 
 w[a] moves by lr (r + ... + gamma^n w[a'] . x' - w[a] . x) x, n steps later, when the action a' that
-follows is known: as in the book, it was chosen before the update that uses it. Where an episode ends
-all that are left are learned from, oldest first; where it was cut a mean over the policy takes the
-place of the next action.
+follows is known: as in the book, it was chosen before the update that uses it. Where an episode
+ends all that are left are learned from, oldest first; where it was cut a mean over the policy takes
+the place of the next action.
 """
 
 from __future__ import annotations

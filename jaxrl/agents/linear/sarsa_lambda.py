@@ -1,9 +1,10 @@
-"""SARSA(lambda) and true online SARSA(lambda) with linear values (Sutton and Barto, section 12.7).
+"""SARSA(lambda) and true online SARSA(lambda) with linear values (Sutton and Barto 2018, 12.7).
 
-With delta = r + gamma w[a'] . x' - w[a] . x, all weights move by lr delta z, where the trace z fades
-by gamma lam per step and is renewed by the features of the pair. `kind` says how: `replacing` traces
-of binary features are 1, `clearing` also forgets the other actions of what is seen now. The true
-online form (van Seijen et al. 2016) equals the off-line lambda-return that could be computed by then.
+With delta = r + gamma w[a'] . x' - w[a] . x, all weights move by lr delta z, where the trace z
+fades by gamma lam per step and is renewed by the features of the pair. `kind` says how: `replacing`
+traces of binary features are 1, `clearing` also forgets the other actions of what is seen now. The
+true online form (van Seijen et al. 2016) equals the off-line lambda-return that could be computed
+by then.
 
 A transition waits until its next action is known, which was chosen before this update. Where an
 episode was cut there is none, and the mean over the policy takes its place.
@@ -41,7 +42,9 @@ class LinearSARSALambda(Control):
     """SARSA(lambda) with accumulating, replacing, clearing or dutch traces."""
 
     lam: Float = param("how slowly traces fade", default=0.9, low=0, high=1)
-    kind: Kind = static("what the features seen make of a trace", default=eligibility.accumulating)
+    kind: Kind = static(
+        "what the features seen make of a trace", default=eligibility.accumulating_trace
+    )
     trace: Dense | Recent | None = static(
         "where traces are kept; None is Dense for few weights", default=None
     )
@@ -106,7 +109,7 @@ class LinearSARSALambda(Control):
 class LinearTrueOnlineSARSA(LinearSARSALambda):
     """True online SARSA(lambda)."""
 
-    kind: Kind = static("what the features seen make of a trace", default=eligibility.dutch)
+    kind: Kind = static("what the features seen make of a trace", default=eligibility.dutch_trace)
 
     def credit(
         self, kept: Any, w: jax.Array, trace: PyTree, error: Error, rates: jax.Array | None

@@ -2,8 +2,9 @@
 
 w moves by lr (r + ... + gamma^(n-1) r' + gamma^n w . x' - w . x) x, n steps later. Where an episode
 ends all observations that are left are learned from, oldest first, with the rewards there were.
-With a `target` other than the policy that acts, the step is weighed with the ratios pi / mu of the n
-actions (section 11.1): semi-gradient off-policy learning, which may diverge (see TDC, EmphaticTD).
+With a `target` other than the policy that acts, the step is weighed with the ratios pi / mu of the
+n actions (section 11.1): semi-gradient off-policy learning, which may diverge (see TDC,
+EmphaticTD).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import eligibility, features
-from jaxrl.eligibility import Error, Kind, accumulating
+from jaxrl.eligibility import Error, Kind
 from jaxrl.linear import Move, Prediction, Weights, part
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.traces import Dense, Recent
@@ -27,7 +27,9 @@ class LinearTDLambda(Prediction):
     """TD(lambda) with accumulating, replacing or dutch traces."""
 
     lam: Float = param("how slowly traces fade", default=0.9, low=0, high=1)
-    kind: Kind = static("what the features seen make of a trace", default=accumulating)
+    kind: Kind = static(
+        "what the features seen make of a trace", default=eligibility.accumulating_trace
+    )
     trace: Dense | Recent | None = static(
         "where traces are kept; None is Dense for few weights", default=None
     )
@@ -72,7 +74,7 @@ class LinearTDLambda(Prediction):
 class LinearTrueOnlineTD(LinearTDLambda):
     """True online TD(lambda)."""
 
-    kind: Kind = static("what the features seen make of a trace", default=eligibility.dutch)
+    kind: Kind = static("what the features seen make of a trace", default=eligibility.dutch_trace)
 
     def check(self, spec: Spec) -> None:
         if self.target is not None:
