@@ -47,7 +47,6 @@ def by_episode(
 ) -> tuple[jax.Array, jax.Array]:
     """-> steps of each of the first episodes, and `measure` of the weights at its end, [runs,
     episodes]. `agents` has one setting per run; no run makes more than `most` steps."""
-    agent = jax.tree.map(lambda x: x[0], agents)
     spec = Spec(env.obs_space, env.action_space, env.time_limit, MOST)
 
     def begin(agent: Any, key: jax.Array) -> tuple[Any, ...]:

@@ -190,7 +190,7 @@ def test_regret_grows_with_the_logarithm() -> None:
 
 
 def test_contexts_are_used() -> None:
-    """After 500 pulls of ten arms with five numbers in a context nearly every choice is the best."""
+    """Ten arms, five numbers in a context: after 500 pulls nearly every choice is the best."""
     for agent in (jaxrl.LinUCB(width=0.5), jaxrl.LinearThompson(width=0.2)):
         assert book_bandit.contextual(agent, 20, 500)[0] > 0.85
 
