@@ -127,7 +127,15 @@ SAME: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SAME)
+AGAIN = {name for name in SAME if "(lambda)" in name}
+"""Beside a plain loop below."""
+
+
+def some(names: Any, slow: Any) -> list[Any]:
+    return [pytest.param(x, marks=pytest.mark.slow) if x in slow else x for x in names]
+
+
+@pytest.mark.parametrize("name", some(SAME, AGAIN))
 def test_one_hot_features_are_a_table(name: str) -> None:
     linear, table = SAME[name]
     seen = stream(1)
@@ -137,7 +145,9 @@ def test_one_hot_features_are_a_table(name: str) -> None:
     assert np.abs(want).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["3-step SARSA", "true online SARSA(lambda)", "4-step TD"])
+@pytest.mark.parametrize(
+    "name", some(["3-step SARSA", "true online SARSA(lambda)", "4-step TD"], AGAIN | {"4-step TD"})
+)
 def test_two_environments_are_two_streams(name: str) -> None:
     linear, table = (dataclasses.replace(x, num_envs=2) for x in SAME[name])
     a, b = stream(2, 24), stream(3, 24)
@@ -195,16 +205,16 @@ CASES: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("case", range(len(CASES)))
-@pytest.mark.parametrize("trace", [None, traces.Recent(48)])
-def test_td_lambda_is_the_loop(case: int, trace: Any) -> None:
-    agent, basis, kind = CASES[case]
+DENSE, RECENT = traces.Dense(), traces.Recent(48)
+PAIRS = [(i, DENSE) for i in range(7)] + [(i, RECENT) for i in (2, 3, 6)]
+TWICE = {(1, DENSE), (2, DENSE), (4, DENSE), (6, DENSE), (2, RECENT)}
+
+
+@pytest.mark.parametrize("pair", some(PAIRS, TWICE))
+def test_td_lambda_is_the_loop(pair: Any) -> None:
+    agent, basis, kind = CASES[pair[0]]
     seen = stream(4)
-    agent = dataclasses.replace(agent, features=basis, lr=LR, gamma=GAMMA, lam=LAM, trace=trace)
-    if trace is not None and basis is not TILES:
-        with pytest.raises(ValueError, match="trace=traces.Dense"):
-            learned(agent, seen)
-        return
+    agent = dataclasses.replace(agent, features=basis, lr=LR, gamma=GAMMA, lam=LAM, trace=pair[1])
     np.testing.assert_allclose(learned(agent, seen), td_loop(seen, basis, kind), atol=1e-5)
 
 
@@ -256,9 +266,13 @@ KINDS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "true online"])
-@pytest.mark.parametrize("trace", [traces.Dense(), traces.Recent(48)])
-def test_sarsa_lambda_is_the_loop(kind: str, trace: Any) -> None:
+EVERY = [(kind, trace) for kind in (*KINDS, "true online") for trace in (DENSE, RECENT)]
+FEWER = {("accumulating", RECENT), ("replacing", DENSE), ("true online", DENSE)}
+
+
+@pytest.mark.parametrize("case", some(EVERY, FEWER))
+def test_sarsa_lambda_is_the_loop(case: Any) -> None:
+    kind, trace = case
     cls = jaxrl.LinearTrueOnlineSARSA if kind == "true online" else jaxrl.LinearSARSALambda
     more = {"kind": KINDS[kind]} if kind in KINDS else {}
     agent = cls(**ACT, lam=LAM, features=TILES, trace=trace, **more)
@@ -400,7 +414,9 @@ def test_lr_is_shared_by_the_active_features() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="0 or 1"):
-        learned(jaxrl.LinearSARSALambda(features=SHARED, kind=eligibility.clearing_trace), [])
+        jaxrl.LinearSARSALambda(features=SHARED, kind=eligibility.clearing_trace).init(KEY, SPEC)
+    with pytest.raises(ValueError, match="trace=traces.Dense"):
+        jaxrl.LinearTDLambda(features=SHARED, trace=RECENT).init(KEY, SPEC)
     with pytest.raises(TypeError, match="behaviour.EpsilonGreedy"):
         jaxrl.LinearSARSA(features=OneHot(), exploration=UCB()).init(KEY, SPEC)
     with pytest.raises(TypeError, match="jaxrl.SAC"):
