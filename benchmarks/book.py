@@ -132,6 +132,16 @@ def dyna(planning_steps: int) -> tuple[float, float]:
     return score(runs(built, env, 300, 3)["length"][:, 2].astype(float))
 
 
+def shortcut(agent: Callable[..., Any]) -> tuple[float, float]:
+    """Figure 8.5: reward in 3000 steps after the shortcut has opened at step 3000; lr 1, epsilon
+    0.1, gamma 0.95, 50 planning steps, 40 runs."""
+    env = jaxrl.envs.make("ShortcutMaze-v0")
+    built = agent(lr=1.0, gamma=0.95, exploration=EpsilonGreedy(0.1), planning_steps=50)
+    keys = jax.random.split(jax.random.key(2026), 40)
+    result = jaxrl.train(built, env, keys, steps=6000, log_every=3000, progress=False)
+    return score(np.asarray(result.metrics["episode/count"])[:, 1])
+
+
 def rms(values: jax.Array) -> jax.Array:
     truth = jnp.arange(-9, 10) / 10
     return jnp.sqrt(jnp.mean(jnp.square(values[1:20] - truth)))
@@ -160,8 +170,10 @@ FIGURES: dict[str, Figure] = {
     "dyna 0": Figure(564, 0.5, lambda: dyna(0)),
     "dyna 5": Figure(62, 0.5, lambda: dyna(5)),
     "dyna 50": Figure(17, 0.5, lambda: dyna(50)),
+    "shortcut Dyna-Q": Figure(162, 0.5, lambda: shortcut(jaxrl.DynaQ)),
+    "shortcut Dyna-Q+": Figure(230, 0.5, lambda: shortcut(jaxrl.DynaQPlus)),
     "walk n-step": Figure(0.268, 5e-4, lambda: walk(jaxrl.TD, n_steps=4, lr=0.4)),
-    "walk off-line lambda-return": Figure(0.267, 5e-4, lambda: walk(offline, lr=0.3, lam=0.9)),
+    "walk off-line lambda-return": Figure(0.267, 5e-4, lambda: walk(offline, lr=0.4, lam=0.8)),
     "walk TD(lambda)": Figure(0.267, 5e-4, lambda: walk(jaxrl.TDLambda, lr=0.3, lam=0.8)),
     "walk true online": Figure(0.259, 5e-4, lambda: walk(jaxrl.TrueOnlineTD, lr=0.4, lam=0.8)),
 }

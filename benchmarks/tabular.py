@@ -54,7 +54,7 @@ def ours(seeds: int, steps: int, lanes: int | None) -> dict[str, Any]:
     began = time.perf_counter()
     result = jaxrl.train(agent, env, keys, steps=steps, progress=False, lanes=lanes)
     took = time.perf_counter() - began
-    episodes = np.asarray(result.metrics["episode/count"]).sum()
+    episodes = float(np.asarray(result.metrics["episode/count"]).sum())
     returns = np.nan_to_num(np.asarray(result.metrics["episode/return"]))
     return {
         "steps_per_second": result.steps_per_second,

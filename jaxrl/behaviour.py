@@ -10,10 +10,11 @@ is none of these but the agent's field `initial`.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key
@@ -29,6 +30,37 @@ class Behaviour(Protocol):
     def probabilities(
         self, q: jax.Array, visits: jax.Array | None, share: jax.Array
     ) -> jax.Array: ...
+
+
+Rows: TypeAlias = tuple[tuple[float, ...], ...]
+"""Probabilities [S][A] of a policy, as a static field takes them."""
+
+
+def rows(probabilities: Any) -> Rows:
+    """An array [S, A] as `Rows`."""
+    return tuple(tuple(float(p) for p in row) for row in np.asarray(probabilities))
+
+
+def check(where: str, policy: Rows | None, states: int, actions: int) -> None:
+    """Refuse what is no policy; None is one."""
+    if policy is None:
+        return
+    p = np.asarray(policy, np.float64)
+    if p.shape != (states, actions):
+        raise ValueError(
+            f"{where} has shape {p.shape}, but the task has {states} states and {actions} actions: "
+            f"give probabilities [{states}, {actions}] through behaviour.rows, or None for all "
+            "actions alike."
+        )
+    if not ((p >= 0).all() and (np.abs(p.sum(1) - 1) < 1e-4).all()):
+        raise ValueError(f"{where} has a row that is negative somewhere or does not sum to 1.")
+
+
+def followed(policy: Rows | None, s: jax.Array, actions: int) -> jax.Array:
+    """Probabilities [..., A] in the states s."""
+    if policy is None:
+        return jnp.full((*s.shape, actions), 1.0 / actions)
+    return jnp.asarray(policy, jnp.float32)[s]
 
 
 def greedy(q: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import behaviour, features, spaces, tables
-from jaxrl.behaviour import EpsilonGreedy
+from jaxrl.behaviour import EpsilonGreedy, Rows
 from jaxrl.features import FeatureMap, TileCoding, Vector
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.tabular import masked, mean
@@ -249,21 +249,24 @@ class Prediction:
     features: FeatureMap = static("features of an observation", default=TileCoding())
     lr: Float = param("step size; the active features share it", default=0.1, above=0)
     gamma: Float = param("discount", default=0.99, low=0, high=1)
-    policy: Probabilities | None = static(
-        "observations -> probabilities [..., A] of the policy that is followed; None is uniform",
+    policy: Probabilities | Rows | None = static(
+        "the policy that is followed, a function or behaviour.rows([S, A]); None is uniform",
         default=None,
     )
-    target: Probabilities | None = static(
-        "the same of the policy that is learned about; None is the one that is followed",
-        default=None,
+    target: Probabilities | Rows | None = static(
+        "the policy that is learned about; None is the one that is followed", default=None
     )
     num_envs: int = static("parallel environments", default=1, low=1)
     num_steps: int = static("steps per environment and update", default=1, low=1)
 
     def init(self, key: Key, spec: Spec) -> State:
         del key
-        actions(type(self).__name__, spec)
+        count = actions(type(self).__name__, spec)
         self.features.check(part(spec.obs_space))
+        for field, policy in (("policy", self.policy), ("target", self.target)):
+            if isinstance(policy, tuple):
+                states = spec.obs_space.n if isinstance(spec.obs_space, spaces.Discrete) else 0
+                behaviour.check(f"{type(self).__name__}({field}=...)", policy, states, count)
         self.check(spec)
         return _start(self, spec, jnp.zeros(self.features.size(part(spec.obs_space))))
 
@@ -292,11 +295,16 @@ class Prediction:
     def alpha(self, spec: Spec) -> jax.Array:
         return _alpha(self, spec)
 
-    def probabilities(self, spec: Spec, obs: PyTree) -> jax.Array:
-        """Of the policy that is followed, [..., A]."""
-        if self.policy is not None:
-            return self.policy(obs)
+    def probabilities(
+        self, spec: Spec, obs: PyTree, policy: Probabilities | Rows | None = None
+    ) -> jax.Array:
+        """Of `policy`, by default the one that is followed, [..., A]."""
+        policy = self.policy if policy is None else policy
+        if callable(policy):
+            return policy(obs)
         count = actions(type(self).__name__, spec)
+        if policy is not None:
+            return behaviour.followed(policy, obs, count)
         space, x = part(spec.obs_space), seen(spec.obs_space, obs)
         leading = x.shape[: x.ndim - len(getattr(space, "shape", ()))]
         return jnp.full((*leading, count), 1.0 / count)
@@ -311,7 +319,8 @@ class Prediction:
         if self.target is None:
             return jnp.ones_like(rollout.reward)
         index = rollout.action[..., None]
-        pi = jnp.take_along_axis(self.target(rollout.obs), index, -1)[..., 0]
+        pi = self.probabilities(spec, rollout.obs, self.target)
+        pi = jnp.take_along_axis(pi, index, -1)[..., 0]
         mu = jnp.take_along_axis(self.probabilities(spec, rollout.obs), index, -1)[..., 0]
         return pi / mu
 

@@ -166,7 +166,8 @@ def _model(env: Any) -> MDP:
     p = table.probability
     going_on = jnp.where(table.terminated, 0, p)
     rewards = jnp.sum(p * table.reward, -1)
-    start = jnp.zeros(S, p.dtype).at[jnp.asarray(env.starts)].add(1 / len(env.starts))
+    starts = np.asarray(env.starts, np.int32)
+    start = jnp.zeros(S, p.dtype).at[starts].add(1 / len(starts))
     reached = _reachable(going_on, table.next_state, start > 0)
     ends = (table.terminated & (p > 0) & reached[:, None, None]).astype(jnp.int32)
     ended = jnp.zeros(S, jnp.int32).at[table.next_state].max(ends) > 0

@@ -121,6 +121,14 @@ def _next_spare(streams_spares: PyTree, used: jax.Array) -> PyTree:
     return jax.tree.map(pick, streams_spares)
 
 
+def inherit(env: Any, state: PyTree, fresh: PyTree) -> PyTree:
+    """The start `fresh` after an episode that ended in `state`. Nearly always the two have nothing
+    to do with one another; where a world outlives its episodes, as a maze that changes does, the
+    environment's own `inherit` hands over what goes on."""
+    own = getattr(env, "inherit", None)
+    return fresh if own is None else own(state, fresh)
+
+
 def _keep(final_obs: PyTree, obs: PyTree, truncated: jax.Array, row: jax.Array) -> PyTree:
     """Write the observations of truncated episodes to their row."""
 
@@ -192,10 +200,7 @@ def collect(
             final_obs = _keep(final_obs, step.obs, truncated, t // limit)
 
         spare_state, spare_obs = _next_spare(streams.spares, used)
-        # A world that outlives its episodes, such as a maze that changes.
-        inherit = getattr(env, "inherit", None)
-        if inherit is not None:
-            spare_state = jax.vmap(inherit)(env_state, spare_state)
+        spare_state = jax.vmap(inherit, (None, 0, 0))(env, env_state, spare_state)
         env_state = select(ended, spare_state, env_state)
         next_obs = select(ended, spare_obs, step.obs)
         stored = (obs, out.action, step.reward, terminated, truncated, out.extras)

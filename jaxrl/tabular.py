@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import behaviour, spaces, stepsizes, tables
-from jaxrl.behaviour import EpsilonGreedy
+from jaxrl.behaviour import EpsilonGreedy, Rows
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.tables import Move
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -212,10 +212,9 @@ class Prediction:
     lr: Float = param("step size", default=0.1, above=0)
     gamma: Float = param("discount", default=0.99, low=0, high=1)
     initial: Float = param("value of every state at the start", default=0.0)
-    policy: jax.Array | None = param(
-        "probabilities [S, A] of the policy that is followed; None is uniform",
-        default=None, low=0, high=1,
-    )  # fmt: skip
+    policy: Rows | None = static(
+        "the policy that is followed, behaviour.rows([S, A]); None is uniform", default=None
+    )
     decay: Callable[[jax.Array], jax.Array] = static(
         "factor on lr at a state's n-th update", default=stepsizes.constant
     )
@@ -225,12 +224,7 @@ class Prediction:
     def init(self, key: Key, spec: Spec) -> State:
         del key
         states, actions = tables.sizes(type(self).__name__, spec)
-        if self.policy is not None and jnp.shape(self.policy)[-2:] != (states, actions):
-            raise ValueError(
-                f"{type(self).__name__}(policy=...) has shape {jnp.shape(self.policy)}, but the "
-                f"task has {states} states and {actions} actions: give probabilities "
-                f"[{states}, {actions}], or None for all actions alike."
-            )
+        behaviour.check(f"{type(self).__name__}(policy=...)", self.policy, states, actions)
         self.check(spec, states)
         return _start(self, spec, jnp.zeros(states), None, self.model(states))
 
@@ -252,16 +246,10 @@ class Prediction:
     def act(self, state: State, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         s = tables.row(state.spec.obs_space, obs)
         actions: int = state.spec.action_space.n  # pyright: ignore
-        probability = self.probabilities(s, actions)
+        probability = behaviour.followed(self.policy, s, actions)
         if not explore:
             return ActOut(jnp.argmax(probability, axis=-1).astype(jnp.int32))
         return ActOut(behaviour.sample(key, probability))
-
-    def probabilities(self, s: jax.Array, actions: int) -> jax.Array:
-        """Of the policy that is followed, [..., A]."""
-        if self.policy is None:
-            return jnp.full((*s.shape, actions), 1.0 / actions)
-        return jnp.asarray(self.policy)[s]
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         return _update(self, state, rollout, key, self.learn_from)

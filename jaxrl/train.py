@@ -254,7 +254,8 @@ def _prepare(
     checks.positive_int(reset_every, "reset_every")
     if together is not None:
         checks.positive_int(together, "lanes")
-    elif not traced and jax.default_backend() == "cpu":  # agents of a few operations say how many
+    elif not traced and not hosted and jax.default_backend() == "cpu":
+        # Agents of a few operations per step say how many.
         suits = getattr(agent, "together", None)
         together = None if suits is None else suits(spec)
     per_iteration = agent.num_envs * agent.num_steps

@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl import spaces
 from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
+from jaxrl.rollout import inherit
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -117,6 +118,9 @@ class FrameStack(Wrapper):
 
     def render(self, state: Stacked) -> Picture:
         return render(self.env, state.inner)
+
+    def inherit(self, state: Stacked, fresh: Stacked) -> Stacked:
+        return dataclasses.replace(fresh, inner=inherit(self.env, state.inner, fresh.inner))
 
 
 @struct

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
+from jaxrl.rollout import inherit
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
 
@@ -47,3 +48,6 @@ class TimeLimit(Wrapper):
 
     def render(self, state: Timed) -> Picture:
         return render(self.env, state.inner)
+
+    def inherit(self, state: Timed, fresh: Timed) -> Timed:
+        return dataclasses.replace(fresh, inner=inherit(self.env, state.inner, fresh.inner))

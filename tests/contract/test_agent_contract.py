@@ -65,35 +65,39 @@ AGENTS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
 }
 
+# Of each kind of memory one by default; the others differ in what they compute alone.
 TABLES = (
     jaxrl.QLearning,
+    jaxrl.SARSALambda,
+    jaxrl.TD,
+    jaxrl.MonteCarloControl,
+    jaxrl.DynaQ,
+)
+MORE_TABLES = (
     jaxrl.ExpectedSARSA,
     jaxrl.DoubleQLearning,
     jaxrl.SARSA,
     jaxrl.TreeBackup,
     jaxrl.QSigma,
-    jaxrl.SARSALambda,
     jaxrl.TrueOnlineSARSA,
     jaxrl.QLambda,
     jaxrl.PengQLambda,
-    jaxrl.TD,
     jaxrl.TDLambda,
     jaxrl.TrueOnlineTD,
     jaxrl.MonteCarlo,
     jaxrl.LambdaReturn,
-    jaxrl.MonteCarloControl,
     jaxrl.ImportanceSampling,
     jaxrl.OffPolicyMonteCarlo,
-    jaxrl.DynaQ,
     jaxrl.DynaQPlus,
     jaxrl.PrioritizedSweeping,
 )
-"""On a lake that ends every other episode, with enough steps for an end in every rollout."""
 
+# On a lake, with enough steps for the end of an episode in every rollout.
 AGENTS |= {
     agent.__name__: (lambda agent=agent: agent(num_envs=2, num_steps=64), "FrozenLake-v1")
-    for agent in TABLES
+    for agent in (*TABLES, *MORE_TABLES)
 }
+SLOW = {agent.__name__ for agent in MORE_TABLES}
 
 LINEAR = (
     jaxrl.LinearTD,
@@ -145,17 +149,11 @@ AGENTS |= {
     for agent in BANDITS
 }
 
+# Agents of a family share all but the rule: one of each kind runs by default.
 FIRST = {"LinearSARSALambda Recent", "TDC", "GradientBandit"}
-REPEATS = {x for x in AGENTS if AGENTS[x][1] in ("MountainCar-v0", "ContextualBandit-v0")} | {
-    agent.__name__ for agent in BANDITS
-}
-"""Agents of a family that share all but the rule: the first of each kind runs by default."""
-
-
-def params() -> list[Any]:
-    slow = REPEATS - FIRST
-    return [pytest.param(x, marks=pytest.mark.slow) if x in slow else x for x in AGENTS]
-
+SLOW |= {name for name, (_, env) in AGENTS.items() if env == "MountainCar-v0"} - FIRST
+SLOW |= {agent.__name__ for agent in BANDITS} - FIRST
+PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in AGENTS]
 
 CERTAIN = {"UCB1", "LinUCB"}
 """An upper bound decides: nothing is left to chance but ties."""
@@ -173,7 +171,7 @@ class Case:
     update: Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=params())
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request: pytest.FixtureRequest) -> Case:
     build, name = AGENTS[request.param]
     agent, env = build(), jaxrl.envs.make(name)

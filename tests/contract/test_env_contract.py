@@ -130,7 +130,23 @@ ONE_START = {
     "WindyGridworld-v0",
 }
 
-NAMES = [*jaxrl.envs.names(), *WRAPPED, *ADAPTED]
+# Of a class that is here with other constants.
+REPEATED = {
+    "CliffWalkingSlippery-v1",
+    "DriftingBandit-v0",
+    "DynaMaze-v0",
+    "FrozenLake8x8-v1",
+    "RandomWalk19-v0",
+    "ShortcutMaze-v0",
+    "SmallGridworld-v0",
+    "Taxi-v3",
+    "WindyGridworld-v0",
+}
+
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow if name in REPEATED else ())
+    for name in (*jaxrl.envs.names(), *WRAPPED, *ADAPTED)
+]
 ENVS, STEPS = 6, 120
 
 

@@ -9,9 +9,13 @@ import pytest
 
 import jaxrl
 import jaxrl.envs
+from jaxrl import rollout
+from jaxrl.envs import wrappers
 from jaxrl.envs.gridworld import grid
 from jaxrl.envs.tabular import baird
 from jaxrl.spaces import Discrete
+from jaxrl.struct import static, struct
+from jaxrl.types import ActOut, Spec
 
 KEY = jax.random.key(0)
 UP, RIGHT, DOWN, LEFT = range(4)
@@ -74,11 +78,17 @@ def test_walls_move_when_it_is_time() -> None:
     assert int(env.inherit(jnp.asarray(2 * 3 + 1), jnp.asarray(0))) == 6
 
 
-def test_the_clock_of_a_maze_goes_on_in_training() -> None:
-    """One random agent, 60 steps: episodes are one step long before the wall closes at step 20."""
-    from jaxrl import rollout
-    from jaxrl.struct import static, struct
-    from jaxrl.types import ActOut, Spec
+def wrapped(env: Any) -> Any:
+    """In all wrappers with a state of their own, and one without."""
+    env = wrappers.StickyAction(wrappers.Randomize(env, lambda _, env: env))
+    env = wrappers.EpisodeStatistics(wrappers.TimeLimit(env, 1000))
+    return wrappers.FrameStack(wrappers.Flatten(env), 2)
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, wrapped])
+def test_the_clock_of_a_maze_goes_on_in_training(wrap: Any) -> None:
+    """Always right, 60 steps: an episode has two before the wall closes at step 20. Wrappers pass
+    the clock on."""
 
     @struct
     class Right:
@@ -88,7 +98,7 @@ def test_the_clock_of_a_maze_goes_on_in_training() -> None:
         def act(self, state: Any, obs: Any, key: Any, explore: bool = True) -> ActOut:
             return ActOut(jnp.full(1, RIGHT))
 
-    env = jaxrl.envs.Gridworld(("S.G",), changes=((20, ("S#G",)),))
+    env = wrap(jaxrl.envs.Gridworld(("S.G",), changes=((20, ("S#G",)),)))
     agent: Any = Right()
     spec = Spec(env.obs_space, env.action_space, env.time_limit)
     streams = rollout.start(agent, env, KEY)
@@ -180,7 +190,7 @@ def test_a_contextual_bandit_pays_by_context() -> None:
     weights = jnp.asarray([[1.0, 0.0], [0.0, 2.0]])
     env = jaxrl.envs.ContextualBandit(arms=2, features=2, weights=weights, noise=0.0)
     state, x = env.reset(KEY)
-    after, step = env.step(state, jnp.asarray(1), KEY)
+    after, step = env.step(state, jnp.asarray(1), jax.random.key(1))
     assert float(step.reward) == pytest.approx(2 * float(x[1]))
     assert not np.array_equal(step.obs, x)
     assert int(env.optimal(state)) == int(2 * x[1] > x[0])
@@ -197,8 +207,17 @@ def test_bernoulli_arms_pay_zero_or_one() -> None:
     assert int(env.optimal(state)) == 1
 
 
-def test_deep_agents_take_discrete_observations() -> None:
-    """They see them one-hot, without a wrapper."""
+def test_deep_agents_see_observations_one_hot() -> None:
+    """Without a wrapper: the first layer has a row for each cell."""
+    env = jaxrl.envs.make("FrozenLake-v1")
+    spec = Spec(env.obs_space, env.action_space, env.time_limit)
+    state = jaxrl.PPO().init(KEY, spec)
+    assert {16} <= {leaf.shape[0] for leaf in jax.tree.leaves(state.params) if leaf.ndim == 2}
+    assert jaxrl.PPO().act(state, jnp.arange(3), KEY).action.shape == (3,)
+
+
+@pytest.mark.slow
+def test_deep_agents_learn_from_discrete_observations() -> None:
     env = jaxrl.envs.make("FrozenLake-v1", is_slippery=False)
     agent = jaxrl.PPO(num_envs=4, num_steps=16)
     run = jaxrl.train(agent, env, KEY, steps=256)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import features, least_squares, rollout, spaces
+from jaxrl import behaviour, features, least_squares, rollout, spaces
 from jaxrl.agents.linear import emphatic_td, gradient_td
 from jaxrl.behaviour import EpsilonGreedy
 from jaxrl.envs.tabular import baird
@@ -196,14 +196,6 @@ def test_emphatic_td_does_not_diverge_on_baird() -> None:
     assert size.max() < 1.5 * size[0] and size[-1] < 0.2 * size[0]
 
 
-def solid(s: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(jnp.array([0.0, 1.0]), (*s.shape, 2))
-
-
-def dashed_mostly(s: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(jnp.asarray(baird.BEHAVIOUR), (*s.shape, 2))
-
-
 def test_sampled_updates_on_baird() -> None:
     """The agents themselves in the environment: semi-gradient TD leaves the others far behind."""
     env = jaxrl.envs.Baird()
@@ -215,7 +207,12 @@ def test_sampled_updates_on_baird() -> None:
         (jaxrl.TDC, {"lr": 0.005, "lr_second": 0.05}),
     ):
         agent = cls(
-            features=basis, gamma=GAMMA, policy=dashed_mostly, target=solid, num_steps=1000, **kw
+            features=basis,
+            gamma=GAMMA,
+            policy=behaviour.rows([baird.BEHAVIOUR] * 7),
+            target=behaviour.rows([[0.0, 1.0]] * 7),
+            num_steps=1000,
+            **kw,
         )
         state = agent.init(KEY, spec)
         start = dataclasses.replace(state.weights, w=jnp.asarray(baird.START_WEIGHTS))
@@ -346,5 +343,7 @@ def test_refusals_say_what_to_type() -> None:
         jaxrl.LSTD(features=OneHot()).init(KEY, big)
     with pytest.raises(ValueError, match="jaxrl.LinearSARSALambda"):
         jaxrl.LSPI(features=OneHot()).init(KEY, big)
+    with pytest.raises(ValueError, match="does not sum to 1"):
+        jaxrl.TDC(features=OneHot(), target=((0.5, 0.6),) * 2).init(KEY, SPEC)
     with pytest.raises(ValueError, match="capacity=256 or more"):
         jaxrl.LSPI(features=OneHot(), capacity=10).init(KEY, SPEC)

@@ -396,6 +396,39 @@ def test_watkins_cuts_after_exploration_and_peng_does_not() -> None:
     )
 
 
+def test_watkins_by_hand() -> None:
+    """T13: rewards 0, 0, 1, the third action exploratory: only its own pair learns."""
+    agent = jaxrl.QLambda(lr=0.1, gamma=0.9, lam=0.8, num_steps=3)
+    for best, want in ((1, [0, 0, 0.1]), (0, [0.05184, 0.072, 0.1])):
+        state = agent.init(jax.random.key(0), SPEC)
+        table = state.table.values.at[2, best].set(1e-9)
+        state = dataclasses.replace(state, table=dataclasses.replace(state.table, values=table))
+        got = agent.update(state, rollout(chain()), jax.random.key(0))[0].table.values
+        np.testing.assert_allclose(got[:3, 0], want, atol=1e-6)
+
+
+def test_products_begin_with_the_second_choice() -> None:
+    """T14: rewards 1, 2, 4, gamma .9, pi 1/3 everywhere and mu 2/3, 2/3, 1/6, all values 0. The
+    ratios .5, .5, 2 weigh what their own choice led to, not what went before it."""
+    seen = [
+        Seen(0, 0, 1.0, 1, mu=2 / 3),
+        Seen(1, 0, 2.0, 2, mu=2 / 3),
+        Seen(2, 0, 4.0, 3, True, mu=1 / 6),
+    ]
+    how: dict[str, Any] = dict(lr=1.0, gamma=0.9, target=EpsilonGreedy(1.0))
+    retrace = 1 + 0.9 * 0.5 * 2 + 0.81 * 0.5 * 1 * 4
+    importance = 1 + 0.9 * 0.5 * 2 + 0.81 * 0.5 * 2 * 4
+    backup = 1 + 0.9 / 3 * 2 + 0.81 / 9 * 4
+    for agent, want in (
+        (jaxrl.QLambda(**how, lam=1.0, cut=q_lambda.retrace), retrace),
+        (jaxrl.QLambda(**how, lam=1.0, cut=q_lambda.importance), importance),
+        (jaxrl.QLambda(**how, lam=1.0, cut=q_lambda.tree_backup), backup),
+        (jaxrl.QSigma(**how, n_steps=3, sigma=1.0), importance),
+        (jaxrl.TreeBackup(**how, n_steps=3), backup),
+    ):
+        assert values(agent, seen)[0, 0] == pytest.approx(want)
+
+
 def test_peng_is_the_loop() -> None:
     seen = stream(8)
     q, e = np.zeros((S, A)), np.zeros((S, A))
@@ -542,6 +575,27 @@ def test_environments_are_streams_of_one_learner() -> None:
         if x.ended:
             e[:] = 0
     np.testing.assert_allclose(values(agent, both), q, atol=1e-4)
+
+
+def test_how_many_runs_are_advanced_together() -> None:
+    """As many as suits a CPU's cache; Monte Carlo methods one by one."""
+    small, large = (Spec(spaces.Discrete(n), spaces.Discrete(4), None) for n in (16, 2**20))
+    assert jaxrl.QLearning().together(small) == jaxrl.TD().together(small) == 500
+    assert jaxrl.QLearning().together(large) == 1
+    assert jaxrl.MonteCarloControl().together(small) == jaxrl.MonteCarlo().together(small) == 1
+
+
+@pytest.mark.slow
+def test_runs_advanced_together_are_the_runs_alone() -> None:
+    env = jaxrl.envs.make("FrozenLake-v1")
+    agent = jaxrl.SARSALambda(num_envs=2)
+    keys = jax.random.split(jax.random.key(0), 6)
+    many, one = (
+        jaxrl.train(agent, env, keys, steps=400, progress=False, lanes=lanes).state.table.values
+        for lanes in (None, 1)
+    )
+    assert float(jnp.abs(one).sum()) > 0
+    np.testing.assert_allclose(many, one, atol=1e-6)
 
 
 def test_large_tables_are_scattered_and_small_ones_rewritten() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 import jaxrl
 from benchmarks import book
-from jaxrl import outcomes, spaces, stepsizes
+from jaxrl import outcomes, planning, spaces, stepsizes
 from jaxrl.behaviour import EpsilonGreedy
+from jaxrl.mdp import MDP
 from jaxrl.spaces import Discrete, Space
 from jaxrl.struct import struct
 from jaxrl.tables import Move
@@ -108,10 +109,12 @@ def test_several_outcomes_have_their_frequencies() -> None:
 
 
 def test_dyna_learns_again_from_what_it_saw() -> None:
-    agent = jaxrl.DynaQ(lr=0.5, gamma=0.9, planning_steps=3)
+    """Also that the episode ended there: state 3 is believed to be worth 5."""
+    agent = jaxrl.DynaQ(lr=0.5, gamma=0.9, planning_steps=3, initial=5.0)
     table = learned(agent, move(0, 1, 2.0, 3, True))
-    assert float(table.values[0, 1]) == pytest.approx(2 * (1 - 0.5**4))
-    assert float(jnp.abs(table.values).sum()) == pytest.approx(2 * (1 - 0.5**4))
+    want = np.full((4, 2), 5.0)
+    want[0, 1] = 2 + 3 * 0.5**4
+    np.testing.assert_allclose(table.values, want, rtol=1e-6)
 
 
 def test_dyna_q_plus_expects_more_of_what_it_has_not_tried() -> None:
@@ -220,6 +223,45 @@ def test_double_q_learning_is_less_biased() -> None:
     for agent, known in ((jaxrl.QLearning, 0.119), (jaxrl.DoubleQLearning, 0.069)):
         mean, spread = book.bias(agent, 2000)
         assert abs(mean - known) < 4 * spread + 5e-4, (agent, mean, spread)
+
+
+def test_values_are_of_the_policy_that_acts() -> None:
+    """T21: along the cliff the best policy that is random once in ten times is worth -20.71, what
+    Expected SARSA converges to; -13 is what the greedy one is worth."""
+    env: Any = jaxrl.envs.make("CliffWalking-v1")
+    mdp = MDP.from_env(env, 1.0, dense=True)
+    P, R = (0.9 * x + 0.1 * x.mean(1, keepdims=True) for x in (jnp.asarray(mdp.P), mdp.R))
+    best = planning.value_iteration(MDP(P, R, 1.0, mdp.terminal), tolerance=1e-5)
+    assert float(best.v[36]) == pytest.approx(-20.71, abs=0.005)
+    agent = jaxrl.ExpectedSARSA(
+        lr=1.0, gamma=1.0, exploration=EpsilonGreedy(0.1), num_envs=8, num_steps=8
+    )
+    result = jaxrl.train(agent, env, jax.random.key(0), steps=200_000, progress=False)
+    q = np.asarray(result.state.table.values)[36]
+    assert 0.9 * q.max() + 0.1 * q.mean() == pytest.approx(-20.71, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "steps", [1_600_000, pytest.param(16_000_000, marks=pytest.mark.slow)], ids=["1e6", "1e7"]
+)
+def test_blackjack_is_learned(steps: int) -> None:
+    """The optimum is -0.043113: the greedy policy, by its linear equations, and what the table says
+    of the first hands."""
+    env: Any = jaxrl.envs.Blackjack()
+    agent = jaxrl.QLearning(
+        lr=1.0, gamma=1.0, decay=stepsizes.Polynomial(0.8), exploration=EpsilonGreedy(0.3),
+        num_envs=100, num_steps=20,
+    )  # fmt: skip
+    result = jaxrl.train(agent, env, jax.random.key(0), steps=steps, progress=False)
+    hands = float(np.asarray(result.metrics["episode/count"]).sum())
+    assert steps / 1.6 < hands < steps / 1.2
+    q = np.asarray(result.state.table.values)
+    seen = np.asarray(jax.vmap(env.observe)(jnp.arange(env.num_states)))
+    mdp = MDP.from_env(env, 1.0)
+    assert mdp.start is not None
+    found = planning.evaluate_linear(mdp, jnp.asarray(q.argmax(1)[seen]))
+    assert float(mdp.start @ found.v) == pytest.approx(-0.043113, abs=0.01)
+    assert float(mdp.start @ q.max(1)[seen]) == pytest.approx(-0.043113, abs=0.01)
 
 
 def test_masks_are_kept() -> None:

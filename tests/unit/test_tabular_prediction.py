@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import episodes, spaces, stepsizes, traces
+from jaxrl import behaviour, episodes, planning, spaces, stepsizes, traces
 from jaxrl.agents.tabular import importance_sampling
+from jaxrl.envs.tabular.blackjack import encode
+from jaxrl.mdp import MDP
 from jaxrl.types import Rollout, Spec
 
 S, GAMMA, LR = 5, 0.9, 0.2
@@ -84,10 +87,10 @@ HAND: dict[str, Any] = dict(gamma=0.9, lam=0.8, lr=0.1)
 # ---------------------------------------------------------------------------------------- traces
 
 
-@pytest.mark.parametrize("trace", [traces.Dense(), traces.Recent(2)])
+@pytest.mark.parametrize("trace", [traces.Dense(), traces.Recent(16)])
 def test_the_first_state_gets_its_share(trace: Any) -> None:
     """T5: a trace decayed before its use would give .05184."""
-    got = values(jaxrl.TDLambda(**{**HAND, "gamma": 0.9}, trace=trace), two_states(), 1)
+    got = values(jaxrl.TDLambda(**HAND, trace=trace), two_states(), 1)
     assert got[:2] == pytest.approx([0.072, 0.1])
 
 
@@ -100,7 +103,7 @@ def test_accumulating_and_replacing() -> None:
 
 
 @pytest.mark.parametrize("agent", [jaxrl.TDLambda, jaxrl.TrueOnlineTD])
-@pytest.mark.parametrize("trace", [traces.Dense(), traces.Recent(8)])
+@pytest.mark.parametrize("trace", [traces.Dense(), traces.Recent(16)])
 @pytest.mark.parametrize("cut", [False, True])
 def test_traces_end_with_their_episode(agent: Any, trace: Any, cut: bool) -> None:
     """T7: what happens in the second episode is nothing to the first one's states."""
@@ -206,7 +209,7 @@ def test_what_is_older_than_the_horizon_is_forgotten() -> None:
 @pytest.mark.parametrize("name", ["ordinary", "weighted"])
 def test_importance_sampling_by_hand(name: str) -> None:
     """T14: two choices with ratios 1.8 and 0.2, returns 3 and 2; then 0.2 and return 5."""
-    target = jnp.tile(jnp.array([[0.9, 0.1]]), (S, 1))
+    target = ((0.9, 0.1),) * S
     seen = [
         [Seen(0, 1.0, 1, first=True, a=0), Seen(1, 2.0, 2, True, a=1)],
         [Seen(1, 5.0, 2, True, first=True, a=1)],
@@ -226,14 +229,68 @@ def test_importance_sampling_by_hand(name: str) -> None:
 
 
 def test_a_policy_that_is_given_is_followed() -> None:
-    policy = jnp.array([[0.0, 1.0]] * S).at[2].set(jnp.array([1.0, 0.0]))
+    policy = behaviour.rows(np.array([[0, 1], [0, 1], [1, 0], [0, 1], [0, 1]]))
     agent = jaxrl.TD(policy=policy)
     state = agent.init(jax.random.key(0), SPEC)
     for explore in (True, False):
         out = agent.act(state, jnp.arange(S), jax.random.key(1), explore)
         assert out.action.tolist() == [1, 1, 0, 1, 1]
-    with pytest.raises(ValueError, match=r"5 states and 2 actions"):
-        jaxrl.TD(policy=jnp.ones((3, 2))).init(jax.random.key(0), SPEC)
+    for bad, words in (
+        (((1.0, 0.0),) * 3, r"shape \(3, 2\), but the task has 5 states and 2 actions"),
+        (((0.7, 0.7),) * 5, "does not sum to 1"),
+        (((1.5, -0.5),) * 5, "negative"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            jaxrl.TD(policy=bad).init(jax.random.key(0), SPEC)
+        with pytest.raises(ValueError, match=words):
+            jaxrl.ImportanceSampling(target=bad).init(jax.random.key(0), SPEC)
+
+
+@functools.cache
+def sticking() -> tuple[Any, behaviour.Rows, np.ndarray, np.ndarray]:
+    """Blackjack, the policy of example 5.1 that sticks on 20 and 21, its values from the linear
+    equations, and which observations have a hand that can still be played."""
+    env: Any = jaxrl.envs.Blackjack()
+    sticks = np.arange(env.obs_space.n) // 22 >= 20
+    seen = np.asarray(jax.vmap(env.observe)(jnp.arange(env.num_states)))
+    found = planning.evaluate_linear(MDP.from_env(env, 1.0), jnp.asarray(~sticks[seen], jnp.int32))
+    values = np.asarray(found.v)[: env.obs_space.n]
+    total = np.arange(env.obs_space.n) // 22
+    return (
+        env,
+        behaviour.rows(np.eye(2)[(~sticks).astype(int)]),
+        values,
+        (total >= 12) & (total < 21),
+    )
+
+
+def test_example_5_4() -> None:
+    """The dealer shows a deuce, the player has 13 and a usable ace."""
+    _, _, values, _ = sticking()
+    assert values[encode(13, 2, True)] == pytest.approx(-0.27726, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "build, steps",
+    [
+        (lambda rows: jaxrl.ImportanceSampling(target=rows), 800_000),
+        pytest.param(lambda rows: jaxrl.MonteCarlo(policy=rows), 800_000, marks=pytest.mark.slow),
+        pytest.param(
+            lambda rows: jaxrl.TD(policy=rows, lr=1.0, decay=stepsizes.harmonic), 800_000,
+            marks=pytest.mark.slow,
+        ),
+    ],
+)  # fmt: skip
+def test_blackjack_is_predicted(build: Any, steps: int) -> None:
+    """Off-policy from random play, and on-policy, through the driver."""
+    env, rows, values, played = sticking()
+    agent = dataclasses.replace(build(rows), gamma=1.0, num_envs=50, num_steps=20)
+    if hasattr(agent, "horizon"):
+        agent = dataclasses.replace(agent, horizon=16)
+    result = jaxrl.train(agent, env, jax.random.key(0), steps=steps, progress=False)
+    error = (np.asarray(result.state.table.values) - values)[played & (values != 0)]
+    print(np.sqrt(np.mean(error**2)), abs(error.mean()), len(error))
+    assert np.sqrt(np.mean(error**2)) < 0.06 and abs(error.mean()) < 0.01
 
 
 @pytest.mark.parametrize(

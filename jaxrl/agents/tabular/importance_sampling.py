@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrl import episodes, tables
-from jaxrl.behaviour import EpsilonGreedy
+from jaxrl import behaviour, episodes, tables
+from jaxrl.behaviour import EpsilonGreedy, Rows
 from jaxrl.episodes import Episode
 from jaxrl.struct import param, static, struct
 from jaxrl.tables import Move
@@ -50,10 +50,9 @@ def _average(
 class ImportanceSampling(Prediction):
     """Off-policy Monte Carlo prediction: values of `target` from episodes of `policy`."""
 
-    target: jax.Array | None = param(
-        "probabilities [S, A] of the policy that is learned about; None is uniform",
-        default=None, low=0, high=1,
-    )  # fmt: skip
+    target: Rows | None = static(
+        "the policy that is learned about, behaviour.rows([S, A]); None is uniform", default=None
+    )
     weighing: Weighing = static("ordinary or weighted", default=weighted)
     horizon: int = static("steps of an episode that are kept", default=1000, low=1)
     num_steps: int = static("steps per environment and update", default=16, low=1)
@@ -61,7 +60,12 @@ class ImportanceSampling(Prediction):
     def together(self, spec: Spec) -> int:
         return 1  # an end in one run would keep all of them waiting
 
+    def check(self, spec: Spec, size: int) -> None:
+        actions: int = spec.action_space.n  # pyright: ignore
+        behaviour.check(f"{type(self).__name__}(target=...)", self.target, size, actions)
+
     def begin(self, spec: Spec, size: int) -> PyTree:
+        """The episode, and the probability of an action where all are alike."""
         actions: int = spec.action_space.n  # pyright: ignore
         return episodes.begin(self.horizon, size), jnp.full((), 1.0 / actions)
 
@@ -73,8 +77,10 @@ class ImportanceSampling(Prediction):
     ) -> tuple[Table, PyTree, jax.Array]:
         episode, uniform = memory
         s, a = move.obs, move.action
-        mu = uniform if self.policy is None else jnp.asarray(self.policy)[s, a]
-        pi = uniform if self.target is None else jnp.asarray(self.target)[s, a]
+        mu, pi = (
+            uniform if rows is None else jnp.asarray(rows)[s, a]
+            for rows in (self.policy, self.target)
+        )
         episode = episodes.append(episode, move, s, pi / mu)
 
         def back(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
