@@ -150,7 +150,7 @@ AGENTS |= {
 }
 
 # Agents of a family share all but the rule: one of each kind runs by default.
-FIRST = {"LinearSARSALambda Recent", "TDC", "GradientBandit"}
+FIRST = {"LinearSARSALambda Recent", "GradientBandit"}
 SLOW |= {name for name, (_, env) in AGENTS.items() if env == "MountainCar-v0"} - FIRST
 SLOW |= {agent.__name__ for agent in BANDITS} - FIRST
 PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in AGENTS]

@@ -40,7 +40,7 @@ def learned(agent: Any, rows: list[tuple[int, float]], spec: Spec = ARMS, x: Any
 def chances(agent: Any, state: Any, obs: Any = None, count: int = 20_000) -> np.ndarray:
     """How often each arm is pulled in this state."""
     obs = jnp.zeros(count, jnp.int32) if obs is None else jnp.tile(jnp.asarray(obs), (count, 1))
-    action = np.asarray(agent.act(state, obs, jax.random.key(3)).action)
+    action = np.asarray(jax.jit(lambda s, o: agent.act(s, o, jax.random.key(3)).action)(state, obs))
     return np.bincount(action, minlength=3) / count
 
 
@@ -56,7 +56,8 @@ def test_epsilon_greedy_chances() -> None:
     agent = jaxrl.ActionValues(exploration=EpsilonGreedy(0.3))
     np.testing.assert_allclose(chances(agent, learned(agent, PULLS)), [0.8, 0.1, 0.1], atol=0.015)
     state = learned(agent, PULLS)
-    assert agent.act(state, jnp.zeros(2, jnp.int32), KEY, False).action.tolist() == [0, 0]
+    best = jax.jit(lambda s: agent.act(s, jnp.zeros(2, jnp.int32), KEY, False).action)(state)
+    assert best.tolist() == [0, 0]
 
 
 def test_ucb1_tries_all_and_then_the_upper_bound() -> None:
@@ -169,7 +170,16 @@ def test_linear_thompson_draws_from_the_ridge_belief() -> None:
 SMALL = 300
 
 
-@pytest.mark.parametrize("name", ["epsilon 0.1", "gradient 0.1 without baseline"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "epsilon 0.1",
+        *(
+            pytest.param(x, marks=pytest.mark.slow)
+            for x in sorted(set(book_bandit.METHODS) - {"epsilon 0.1"})
+        ),
+    ],
+)
 def test_testbeds_agree_with_a_plain_loop(name: str) -> None:
     """Figures 2.2 and 2.5, in small: share of the best arm over pulls 301 to 500."""
     got = book_bandit.testbed(name, SMALL, 500, 300)
@@ -177,6 +187,7 @@ def test_testbeds_agree_with_a_plain_loop(name: str) -> None:
     assert abs(got[0] - want[0]) < 4 * math.hypot(got[1], want[1])
 
 
+@pytest.mark.slow
 def test_regret_grows_with_the_logarithm() -> None:
     """Arms .8 and .6 for 2000 pulls: pulling at random loses 200; Lai and Robbins's bound of
     Thompson sampling, log(T) sum gap / KL, is about 13.5."""
@@ -189,10 +200,11 @@ def test_regret_grows_with_the_logarithm() -> None:
     assert thompson < ucb < 8 * math.log(2000) / 0.2 + 1
 
 
+@pytest.mark.slow
 def test_contexts_are_used() -> None:
     """Ten arms, five numbers in a context: after 500 pulls nearly every choice is the best."""
-    for agent in (jaxrl.LinUCB(width=0.5), jaxrl.LinearThompson(width=0.2)):
-        assert book_bandit.contextual(agent, 20, 500)[0] > 0.85
+    for agent in (jaxrl.LinUCB(width=0.1), jaxrl.LinearThompson(width=0.1)):
+        assert book_bandit.contextual(agent, 50, 500)[0] > 0.85
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -371,7 +371,8 @@ def test_differential_sarsa_finds_the_best_average() -> None:
     )
     assert float(rewards[-1000:].mean()) > 1.4
     assert float(now.weights.extra) == pytest.approx(float(rewards[-1000:].mean()), abs=0.1)
-    assert not agent.act(now, jnp.zeros(1, jnp.int32), KEY, False).action[0]
+    w = np.asarray(now.weights.w)
+    assert w[0, 0] > w[1, 0]
 
 
 # ------------------------------------------------------------------------------------ acting
@@ -389,9 +390,9 @@ def test_masks_hide_actions() -> None:
         "observation": jnp.full(64, 2, jnp.int32),
         "action_mask": jnp.tile(jnp.array([True, True, False]), (64, 1)),
     }
-    drawn = np.asarray(agent.act(now, obs, KEY).action)
-    assert set(drawn) == {0, 1}
-    assert set(np.asarray(agent.act(now, obs, KEY, False).action)) == {1}
+    act = jax.jit(lambda explore: agent.act(now, obs, KEY, explore).action, static_argnums=0)
+    assert set(np.asarray(act(True))) == {0, 1}
+    assert set(np.asarray(act(False))) == {1}
     one = jax.tree.map(lambda x: x[:1], obs)
     played = dataclasses.replace(
         rollout([Seen(2, 0, 0.0, 2)]),
@@ -399,13 +400,13 @@ def test_masks_hide_actions() -> None:
         last_obs=one,
         final_obs=jax.tree.map(lambda x: x[None], one),
     )
-    after = agent.update(now, played, KEY)[0].weights.w
+    after = jax.jit(lambda now: agent.update(now, played, KEY)[0].weights.w)(now)
     assert float(after[0, 2]) == pytest.approx(6 + LR * (GAMMA * 7 - 6))  # 8 is not allowed
 
 
 def test_lr_is_shared_by_the_active_features() -> None:
     """lr = 1 goes all the way to the target, however many tilings there are."""
-    for tilings in (1, 4, 16):
+    for tilings in (1, 8):
         agent = jaxrl.LinearTD(lr=1.0, features=TileCoding(tilings, 2))
         now = state(agent, [Seen(1, 0, 3.0, 2, True, first=True)])
         x = agent.features(SPEC.obs_space, jnp.array(1))

@@ -196,6 +196,7 @@ def test_emphatic_td_does_not_diverge_on_baird() -> None:
     assert size.max() < 1.5 * size[0] and size[-1] < 0.2 * size[0]
 
 
+@pytest.mark.slow
 def test_sampled_updates_on_baird() -> None:
     """The agents themselves in the environment: semi-gradient TD leaves the others far behind."""
     env = jaxrl.envs.Baird()
