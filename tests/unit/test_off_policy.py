@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import jaxrl
+from benchmarks import book_linear
 from jaxrl import behaviour, features, least_squares, rollout, spaces
 from jaxrl.agents.linear import emphatic_td, gradient_td
 from jaxrl.behaviour import EpsilonGreedy
 from jaxrl.envs.tabular import baird
 from jaxrl.features import Active, OneHot
-from jaxrl.mdp import MDP
+from jaxrl.mdp import MDP, Sparse
 from jaxrl.types import Rollout, Spec
 
 KEY = jax.random.key(0)
@@ -348,3 +349,30 @@ def test_refusals_say_what_to_type() -> None:
         jaxrl.TDC(features=OneHot(), target=((0.5, 0.6),) * 2).init(KEY, SPEC)
     with pytest.raises(ValueError, match="capacity=256 or more"):
         jaxrl.LSPI(features=OneHot(), capacity=10).init(KEY, SPEC)
+
+
+# ------------------------------------------------------------------------------- the long walk
+
+
+def test_the_long_walk_by_hand() -> None:
+    """Place 951: 100 places to the left, 49 to the right; the other 51 jumps end at the right."""
+    model = MDP.from_env(jaxrl.envs.make("LongWalk-v0"), 1.0)
+    assert isinstance(model.P, Sparse)
+    p, to = np.asarray(model.P.probability)[951, 0], np.asarray(model.P.next_state)[951, 0]
+    row = np.bincount(to, p, minlength=1002)
+    want = np.where((np.arange(1002) >= 851) & (np.arange(1002) <= 1000), 1 / 200, 0.0)
+    want[951] = 0
+    np.testing.assert_allclose(row, want, atol=1e-7)
+    assert float(model.R[951, 0]) == pytest.approx(51 / 200)
+    assert float(model.R[1, 0]) == pytest.approx(-0.5)
+    assert model.start is not None and int(model.start.argmax()) == 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_groups_of_places_go_where_theory_says(lam: float) -> None:
+    """Figures 9.1 and 9.2: the Bellman equation of ten groups, and the best fit to the values."""
+    far, spread = book_linear.fixed_point(lam, 4, 100_000)
+    assert far < 0.15 + 4 * spread
+    apart = book_linear.td_fixed_point(book_linear.TEN) - book_linear.best_fit(book_linear.TEN)
+    assert np.abs(apart).max() > 0.1  # the two are not the same
