@@ -220,15 +220,17 @@ def contextual(agent: Any, runs: int = 200, steps: int = 1000) -> tuple[float, f
     return book_linear.score(np.asarray(best[:, -100:]).mean(1))
 
 
-Row = tuple[Callable[[], tuple[float, float]], Callable[[], tuple[float, float]]]
+def reference(name: str, reward: bool = False) -> tuple[float, float]:
+    return book_linear.noisy(loop(name, reward=reward))
 
-FIGURES: dict[str, Row] = {
-    name: (functools.partial(testbed, name), functools.partial(loop, name)) for name in METHODS
+
+FIGURES: dict[str, book_linear.Row] = {
+    name: (functools.partial(testbed, name), functools.partial(reference, name)) for name in METHODS
 }
 FIGURES |= {
     f"2.6 {name}": (
         functools.partial(rewards, name),
-        functools.partial(loop, name, reward=True),
+        functools.partial(reference, name, reward=True),
     )
     for name in ("epsilon 0.1", "optimistic", "UCB 2", "gradient 0.1")
 }
