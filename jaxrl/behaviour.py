@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.exploration import decayed
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key
 
@@ -117,7 +118,7 @@ class EpsilonGreedy:
         del visits
         epsilon = jnp.asarray(self.epsilon)
         if self.end is not None:
-            epsilon = epsilon + (self.end - epsilon) * jnp.minimum(share / self.over, 1.0)
+            epsilon = decayed(epsilon, self.end, share, self.over)
         return soft(q, epsilon)
 
 

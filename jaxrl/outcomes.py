@@ -53,8 +53,9 @@ def init(states: int, actions: int, outcomes: int) -> Outcomes:
 
 def observe(model: Outcomes, move: Move) -> Outcomes:
     s, a = move.obs, move.action
+    to = jnp.where(move.terminated, s, move.next_obs)  # where the next episode starts says nothing
     count = model.count[s, a]  # [K]
-    same = (model.next[s, a] == move.next_obs) & (model.terminated[s, a] == move.terminated)
+    same = (model.next[s, a] == to) & (model.terminated[s, a] == move.terminated)
     same &= (count > 0) & (count.shape[0] > 1)  # a single outcome is always the newest one
     old = jnp.any(same)
     k = jnp.where(old, jnp.argmax(same), jnp.argmin(count))
@@ -63,7 +64,7 @@ def observe(model: Outcomes, move: Move) -> Outcomes:
     new_state = ~jnp.any(count > 0) & ~jnp.any(model.count[s] > 0)
     place = jnp.minimum(model.known, model.seen.shape[0] - 1)
     return Outcomes(
-        next=model.next.at[s, a, k].set(move.next_obs),
+        next=model.next.at[s, a, k].set(to),
         reward=model.reward.at[s, a, k].set(
             jnp.where(old, before + (move.reward - before) / n, move.reward)
         ),

@@ -66,7 +66,7 @@ def test_one_outcome_is_the_newest_one() -> None:
         model = outcomes.observe(model, x)
     assert model.seen[:2].tolist() == [2, 0] and int(model.known) == 2
     drawn = outcomes.draw(model, jnp.array([0.0, 0.9, 0.5]))
-    assert [int(drawn.obs), int(drawn.action), int(drawn.next_obs)] == [2, 1, 3]
+    assert [int(drawn.obs), int(drawn.action)] == [2, 1]
     assert float(drawn.reward) == 1.0 and bool(drawn.terminated)
     assert float(outcomes.since(model, jnp.int32(2), jnp.int32(1))) == 1.0
 
@@ -103,6 +103,13 @@ def test_several_outcomes_have_their_frequencies() -> None:
     assert np.argwhere(np.asarray(outcomes.predecessors(model, jnp.int32(2)))).tolist() == [[0, 0]]
     model = outcomes.observe(model, move(0, 0, 9.0, 3))  # the rarest makes room
     assert sorted(model.next[0, 0].tolist()) == [1, 3]
+
+
+def test_an_end_is_one_outcome_wherever_the_next_episode_starts() -> None:
+    model = outcomes.init(4, 2, 2)
+    for start in (3, 1, 0):
+        model = outcomes.observe(model, move(0, 0, 6.0, start, True))
+    assert sorted(model.count[0, 0].tolist()) == [0, 3]
 
 
 # ----------------------------------------------------------------------------------------- agents
