@@ -191,7 +191,8 @@ TWO = (0.8, 0.6)
 
 
 def lai_robbins(steps: int) -> float:
-    """log(T) times the sum of gap / KL(mean, best mean): what no good method stays below."""
+    """log(T) times the sum of gap / KL(mean, best mean): as T grows, what no method that is good
+    everywhere can stay below, but for what grows more slowly than log(T)."""
     best, bound = max(TWO), 0.0
     for p in TWO:
         if p < best:
@@ -211,6 +212,24 @@ def regret(name: str, runs: int = 2000, steps: int = 10_000) -> tuple[float, flo
     means = jnp.tile(jnp.asarray(TWO), (runs, 1))
     found = play(REGRET[name], two, means, keys(runs), steps)
     return book_linear.score(np.asarray(found[2]).sum(1))
+
+
+def regret_loop(name: str, runs: int = 1000, steps: int = 10_000) -> tuple[float, float]:
+    """The same in NumPy."""
+    rng, p, row = np.random.default_rng(3), np.array(TWO), np.arange(runs)
+    ones, pulls, lost = np.zeros((runs, 2)), np.zeros((runs, 2)), np.zeros(runs)
+    for t in range(steps):
+        if name == "Thompson":
+            worth = rng.beta(1 + ones, 1 + pulls - ones)
+        else:
+            n = np.maximum(pulls, 1)
+            bound = ones / n + np.sqrt(2 * np.log(max(t, 1)) / n)
+            worth = np.where(pulls == 0, 2.0 + rng.random((runs, 2)), bound)
+        a = worth.argmax(1)
+        ones[row, a] += rng.random(runs) < p[a]
+        pulls[row, a] += 1
+        lost += max(TWO) - p[a]
+    return book_linear.score(lost)
 
 
 def contextual(agent: Any, runs: int = 200, steps: int = 1000) -> tuple[float, float]:
@@ -237,7 +256,7 @@ FIGURES |= {
 FIGURES |= {
     f"regret {name}": (
         functools.partial(regret, name),
-        lambda: (lai_robbins(10_000), math.inf),  # a bound, not a value
+        lambda name=name: book_linear.noisy(regret_loop(name)),
     )
     for name in REGRET
 }

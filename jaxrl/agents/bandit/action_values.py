@@ -8,7 +8,6 @@ is the bound sqrt(2 log t / n) with averages, for rewards in [0, 1] (Auer et al.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -59,4 +58,4 @@ class ActionValues(Arms):
 class UCB1(ActionValues):
     """UCB1: the arm that could be best, within its confidence bound."""
 
-    exploration: Any = param("how arms are chosen", default=UCB(math.sqrt(2.0)))
+    exploration: Any = param("how arms are chosen", default=UCB(1.41421))  # root of 2
