@@ -307,14 +307,22 @@ def test_a_ring_forgets_what_is_old() -> None:
 def test_a_feature_named_twice_is_set_to_one() -> None:
     """Two tiles that share a number by a hash: a replacing trace of it is 1, not 2."""
     x = features.Active(jnp.array([3, 1, 3], jnp.int32))
-    zero = jnp.array(0)
-    for kept in (eligibility.Whole(1, 5), eligibility.Ring(4, 3, 5)):
-        z = kept.put(kept.put(kept.init(), x, zero), x, zero)
-        w = kept.move(jnp.zeros(5), z, jnp.array(1.0), None)
-        assert w.tolist() == [0, 1, 0, 1, 0]
-        z = kept.push(kept.init(), x, zero, 1.0)
-        assert kept.move(jnp.zeros(5), z, jnp.array(1.0), None).tolist() == [0, 1, 0, 2, 0]
-        assert float(kept.dot(z, x, zero)) == 5.0
+
+    @jax.jit
+    def found() -> Any:
+        results = []
+        for kept in (eligibility.Whole(1, 5), eligibility.Ring(4, 3, 5)):
+            zero, one = jnp.array(0), jnp.array(1.0)
+            twice = kept.put(kept.put(kept.init(), x, zero), x, zero)
+            z = kept.push(kept.init(), x, zero, 1.0)
+            moved = [kept.move(jnp.zeros(5), y, one, None) for y in (twice, z)]
+            results.append((*moved, kept.dot(z, x, zero)))
+        return results
+
+    for put, pushed, dot in found():
+        assert put.tolist() == [0, 1, 0, 1, 0]
+        assert pushed.tolist() == [0, 1, 0, 2, 0]
+        assert float(dot) == 5.0
 
 
 def test_n_step_sarsa_with_shared_features_by_hand() -> None:
