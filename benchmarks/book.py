@@ -123,13 +123,13 @@ def bias(agent: Callable[..., Any], count: int = 10_000) -> tuple[float, float]:
     return score(1.0 - runs(built, env, count, 300)["first"][:, -1])
 
 
-def dyna(planning_steps: int) -> tuple[float, float]:
+def dyna(planning_steps: int, count: int = 300) -> tuple[float, float]:
     """Figure 8.2: steps of the third episode; lr and epsilon 0.1, gamma 0.95, 300 runs."""
     env = jaxrl.envs.make("DynaMaze-v0")
     built = jaxrl.DynaQ(
         lr=0.1, gamma=0.95, exploration=EpsilonGreedy(0.1), planning_steps=planning_steps
     )
-    return score(runs(built, env, 300, 3)["length"][:, 2].astype(float))
+    return score(runs(built, env, count, 3)["length"][:, 2].astype(float))
 
 
 def shortcut(agent: Callable[..., Any]) -> tuple[float, float]:

@@ -4,7 +4,7 @@
     python -m benchmarks.tabular --seeds 1000 --episodes 500 --seconds 20
 
 The sides take turns on the same cores, and the best turn of each counts: what else the machine does
-can only slow them down. The loop runs as one process per core, for some seconds, because a thousand
+can only slow them down. The loop runs as one process per core, for a second, because a thousand
 runs of it would take long; ours is one call of `jaxrl.train` on all cores. What is compared is
 environment steps of all runs per second. Compile time is reported beside it, and the time of the
 whole first call with it.
@@ -30,11 +30,10 @@ from jaxrl.behaviour import EpsilonGreedy
 RESULTS = Path(__file__).parent / "results" / "tabular.json"
 
 
-def loop(seconds: float, episodes: int, ties: bool) -> dict[str, Any]:
+def loop(pool: Any, seconds: float, episodes: int, ties: bool) -> dict[str, Any]:
     """One process per core at the same time."""
     count = cores()
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
-        found = pool.map(tabular_loop.measure, [(i, seconds, episodes, ties) for i in range(count)])
+    found = pool.map(tabular_loop.measure, [(i, seconds, episodes, ties) for i in range(count)])
     return {
         "steps_per_second": sum(steps / took for steps, took, *_ in found),
         "processes": count,
@@ -72,18 +71,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--episodes", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measured loop")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measured loop")
     parser.add_argument("--lanes", type=int, help="runs advanced together per core")
     parser.add_argument("--write", action="store_true", help="keep the figures")
     options = parser.parse_args()
     mark = stamp("benchmarks/tabular.py")
     turns: dict[str, list[dict[str, Any]]] = {"loop": [], "loop without ties": [], "jaxrl": []}
-    for _ in range(options.rounds):
-        for name in ("loop", "loop without ties"):
-            turns[name].append(loop(options.seconds, options.episodes, ties=name == "loop"))
-        steps = round(options.episodes * turns["loop"][0]["steps_per_episode"])
-        turns["jaxrl"].append(ours(options.seeds, steps, options.lanes))
+    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
+        for _ in range(options.rounds):
+            for name in ("loop", "loop without ties"):
+                ties = name == "loop"
+                turns[name].append(loop(pool, options.seconds, options.episodes, ties))
+            steps = round(options.episodes * turns["loop"][0]["steps_per_episode"])
+            turns["jaxrl"].append(ours(options.seeds, steps, options.lanes))
     first = turns["jaxrl"][0]
     sides = {
         name: max(found, key=lambda one: one["steps_per_second"]) for name, found in turns.items()

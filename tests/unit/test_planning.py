@@ -106,8 +106,19 @@ def problem(name: str) -> tuple[MDP, np.ndarray]:
     return mdp, optimum(mdp)
 
 
-@pytest.mark.parametrize("name", ["dense", "FrozenLake"])
-@pytest.mark.parametrize("solver", SOLVERS)
+VARIANTS = {"in place, blocks", "in place, shuffled", "prioritized, batches"}
+
+
+@pytest.mark.parametrize(
+    ("solver", "name"),
+    [
+        pytest.param(
+            solver, name, marks=pytest.mark.slow if name == "dense" and solver in VARIANTS else ()
+        )
+        for solver in SOLVERS
+        for name in ("dense", "FrozenLake")
+    ],
+)
 def test_every_solver_finds_the_optimum(solver: str, name: str) -> None:
     mdp, v = problem(name)
     found = SOLVERS[solver](mdp)

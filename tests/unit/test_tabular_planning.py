@@ -196,7 +196,13 @@ CONTROL = {
 }
 
 
-@pytest.mark.parametrize("name", CONTROL)
+# Of each way through a window, a trace or an episode one by default.
+QUICK = {"QLearning", "SARSA 3", "SARSALambda", "MonteCarloControl", "DynaQ"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=() if x in QUICK else pytest.mark.slow) for x in CONTROL]
+)
 def test_truncation(name: str) -> None:
     """V(1) = 10 and V(0) = 9; 1 if a cut is taken for an end, 5.26 if the next start is taken for
     what follows."""
@@ -221,10 +227,11 @@ def test_credit(name: str) -> None:
 
 def test_the_dyna_maze() -> None:
     """T17: 17 steps in the third episode with fifty planning steps."""
-    mean, spread = book.dyna(50)
+    mean, spread = book.dyna(50, 100)
     assert abs(mean - 17) < 4 * 2**0.5 * spread + 0.5, (mean, spread)
 
 
+@pytest.mark.slow
 def test_double_q_learning_is_less_biased() -> None:
     """Share of left in episode 300: .119 and .069; 2000 runs instead of 10,000."""
     for agent, known in ((jaxrl.QLearning, 0.119), (jaxrl.DoubleQLearning, 0.069)):
