@@ -239,7 +239,7 @@ def contextual(agent: Any, runs: int = 200, steps: int = 1000) -> tuple[float, f
     return book_linear.score(np.asarray(best[:, -100:]).mean(1))
 
 
-def reference(name: str, reward: bool = False) -> tuple[float, float]:
+def reference(name: str, reward: bool = False) -> tuple[float | None, float]:
     return book_linear.noisy(loop(name, reward=reward))
 
 
