@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 
-def constant(n: jax.Array) -> jax.Array:
+def fixed(n: jax.Array) -> jax.Array:
     """Always 1: the past is forgotten at a fixed rate."""
     return jnp.ones_like(n, jnp.float32)
 

@@ -51,7 +51,7 @@ def mean(probability: jax.Array, q: jax.Array) -> jax.Array:
 def _start(
     agent: Any, spec: Spec, values: jax.Array, visits: jax.Array | None, model: PyTree
 ) -> State:
-    counted = agent.decay is not stepsizes.constant
+    counted = agent.decay is not stepsizes.fixed
     table = Table(
         values=values + agent.initial,
         updates=jnp.zeros(values.shape, jnp.int32) if counted else None,
@@ -96,7 +96,7 @@ class Control:
     initial: Float = param("value of everything at the start; high is optimistic", default=0.0)
     exploration: Any = param("how actions are chosen", default=EpsilonGreedy())
     decay: Callable[[jax.Array], jax.Array] = static(
-        "factor on lr at an entry's n-th update", default=stepsizes.constant
+        "factor on lr at an entry's n-th update", default=stepsizes.fixed
     )
     num_envs: int = static("parallel environments", default=1, low=1)
     num_steps: int = static("steps per environment and update", default=1, low=1)
@@ -216,7 +216,7 @@ class Prediction:
         "the policy that is followed, behaviour.rows([S, A]); None is uniform", default=None
     )
     decay: Callable[[jax.Array], jax.Array] = static(
-        "factor on lr at a state's n-th update", default=stepsizes.constant
+        "factor on lr at a state's n-th update", default=stepsizes.fixed
     )
     num_envs: int = static("parallel environments", default=1, low=1)
     num_steps: int = static("steps per environment and update", default=1, low=1)

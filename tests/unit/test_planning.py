@@ -106,17 +106,18 @@ def problem(name: str) -> tuple[MDP, np.ndarray]:
     return mdp, optimum(mdp)
 
 
-VARIANTS = {"in place, blocks", "in place, shuffled", "prioritized, batches"}
+# Sparse models by all solvers, dense ones by two; the rest repeats.
+DENSE = {"value_iteration", "policy_iteration"}
 
 
 @pytest.mark.parametrize(
     ("solver", "name"),
     [
-        pytest.param(
-            solver, name, marks=pytest.mark.slow if name == "dense" and solver in VARIANTS else ()
-        )
-        for solver in SOLVERS
-        for name in ("dense", "FrozenLake")
+        *((solver, "FrozenLake") for solver in SOLVERS),
+        *(
+            pytest.param(solver, "dense", marks=() if solver in DENSE else pytest.mark.slow)
+            for solver in SOLVERS
+        ),
     ],
 )
 def test_every_solver_finds_the_optimum(solver: str, name: str) -> None:
@@ -130,7 +131,15 @@ def test_every_solver_finds_the_optimum(solver: str, name: str) -> None:
     np.testing.assert_allclose(solve(mdp, np.asarray(found.policy)), v, atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", ["value_iteration", "in place", "modified", "q_iteration"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "value_iteration",
+        "modified",
+        pytest.param("in place", marks=pytest.mark.slow),
+        pytest.param("q_iteration", marks=pytest.mark.slow),
+    ],
+)
 def test_the_bound_holds_and_is_no_wild_guess(solver: str) -> None:
     mdp, v = problem("dense")
     for tolerance in (1e-1, 1e-3):
@@ -154,8 +163,15 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", ["dense", "FrozenLake"])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("dense", "probabilities"),
+        ("FrozenLake", "actions"),
+        pytest.param("dense", "actions", marks=pytest.mark.slow),
+        pytest.param("FrozenLake", "probabilities", marks=pytest.mark.slow),
+    ],
+)
 def test_every_evaluation_is_the_linear_solution(name: str, policy: str) -> None:
     mdp, _ = problem(name)
     given = POLICIES[policy](mdp)

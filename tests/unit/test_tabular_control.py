@@ -540,7 +540,7 @@ def test_samples_have_their_probabilities(actions: int) -> None:
 
 def test_step_sizes() -> None:
     n = jnp.array([1, 2, 4])
-    np.testing.assert_allclose(stepsizes.constant(n), [1, 1, 1])
+    np.testing.assert_allclose(stepsizes.fixed(n), [1, 1, 1])
     np.testing.assert_allclose(stepsizes.harmonic(n), [1, 0.5, 0.25])
     np.testing.assert_allclose(stepsizes.Polynomial(0.5)(n), [1, 2**-0.5, 0.5])
     seen = [Seen(0, 0, r, 1, True) for r in (1.0, 2.0, 6.0)]

@@ -189,7 +189,7 @@ CONTROL = {
     "QLambda": jaxrl.QLambda(**{**FAST, "lr": 0.2}),
     "PengQLambda": jaxrl.PengQLambda(**{**FAST, "lr": 0.2}),
     "MonteCarloControl": jaxrl.MonteCarloControl(
-        **FAST, horizon=4, decay=stepsizes.constant, num_steps=1
+        **FAST, horizon=4, decay=stepsizes.fixed, num_steps=1
     ),
     "DynaQ": jaxrl.DynaQ(**FAST),
     "PrioritizedSweeping": jaxrl.PrioritizedSweeping(**FAST),

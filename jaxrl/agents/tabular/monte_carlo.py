@@ -78,7 +78,7 @@ class LambdaReturn(MonteCarlo):
 
     lr: Float = param("step size", default=0.1, above=0)
     decay: Callable[[jax.Array], jax.Array] = static(
-        "factor on lr at a state's n-th update", default=stepsizes.constant
+        "factor on lr at a state's n-th update", default=stepsizes.fixed
     )
     visits: Which = static("which visits count", default=episodes.every_visit)
     lam: Float = param("how little the estimates on the way count", default=0.9, low=0, high=1)

@@ -120,7 +120,9 @@ class TreeBackup(SARSA):
     """n-step Tree Backup (Precup et al. 2000): off-policy without importance ratios."""
 
     n_steps: int = static("rewards in a target", default=3, low=1)
-    target: Any = param("policy that is learned about; None is the one that acts", default=None)
+    target: Any | None = param(
+        "policy that is learned about; None is the one that acts", default=None
+    )
 
     def learned(self, table: Table, s: jax.Array, share: jax.Array) -> jax.Array:
         policy = self.exploration if self.target is None else self.target
