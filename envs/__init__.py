@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxrl.envs.tabular.blackjack import Blackjack
     from jaxrl.envs.tabular.car_rental import JacksCarRental
     from jaxrl.envs.tabular.gambler import Gambler
+    from jaxrl.envs.tabular.long_walk import LongWalk
     from jaxrl.envs.tabular.random_walk import RandomWalk
     from jaxrl.envs.tabular.river_swim import RiverSwim
     from jaxrl.envs.wrappers import (
@@ -74,6 +75,7 @@ _LAZY = {
     "Gridworld": "gridworld.gridworld",
     "JacksCarRental": "tabular.car_rental",
     "LastActionReward": "wrappers",
+    "LongWalk": "tabular.long_walk",
     "MaximizationBias": "tabular.bias_chain",
     "MemoryChain": "bsuite.memory_chain",
     "MountainCar": "classic.mountain_car",
@@ -122,6 +124,7 @@ __all__ = [
     "Gridworld",
     "JacksCarRental",
     "LastActionReward",
+    "LongWalk",
     "MaximizationBias",
     "MemoryChain",
     "MountainCar",

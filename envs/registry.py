@@ -156,6 +156,7 @@ _BUNDLED = {
     "Gambler-v0": ("tabular.gambler:Gambler", None),
     "Gridworld-v0": ("gridworld.gridworld:Gridworld", None),
     "JacksCarRental-v0": ("tabular.car_rental:JacksCarRental", 100),
+    "LongWalk-v0": ("tabular.long_walk:LongWalk", None),
     "MaximizationBias-v0": ("tabular.bias_chain:MaximizationBias", None),
     "MemoryChain-bsuite": ("bsuite.memory_chain:MemoryChain", None),
     "MountainCar-v0": ("classic.mountain_car:MountainCar", 200),

@@ -96,27 +96,29 @@ def mask(space: spaces.Space, obs: PyTree) -> jax.Array | None:
     return obs["action_mask"] if isinstance(space, spaces.Dict) else None
 
 
+def following(rollout: Rollout, spec: Spec) -> PyTree:
+    """Where each transition really led, [T, N, ...], also where the episode was cut."""
+    parts = (rollout.obs, rollout.last_obs)
+    after = jax.tree.map(lambda x, last: jnp.concatenate([x[1:], last[None]]), *parts)
+    if spec.time_limit is None:
+        return after
+    rows = jnp.arange(rollout.reward.shape[0]) // spec.time_limit
+    final = jax.tree.map(lambda x: x[rows], rollout.final_obs)
+    return select(rollout.truncated, final, after)
+
+
 def moves(rollout: Rollout, spec: Spec, key: Key) -> Move:
     """The transitions of a rollout, all [T, N]."""
     num_steps, num_envs = rollout.reward.shape
-
-    def following(part: Callable[[PyTree], jax.Array]) -> jax.Array:
-        x = jnp.concatenate([part(rollout.obs)[1:], part(rollout.last_obs)[None]])
-        if spec.time_limit is None:
-            return x
-        final = part(rollout.final_obs)[jnp.arange(num_steps) // spec.time_limit]
-        return select(rollout.truncated, final, x)
-
-    space = spec.obs_space
-    allowed = mask(space, rollout.obs)
-    next_allowed: Any = None if allowed is None else following(lambda x: mask(space, x))  # pyright: ignore
+    space, after = spec.obs_space, following(rollout, spec)
+    allowed, next_allowed = mask(space, rollout.obs), mask(space, after)
     alone = num_steps == num_envs == 1
     keys = key[None, None] if alone else jax.random.split(key, (num_steps, num_envs))
     return Move(
         obs=row(space, rollout.obs),
         action=rollout.action,
         reward=rollout.reward,
-        next_obs=following(lambda x: row(space, x)),
+        next_obs=row(space, after),
         terminated=rollout.terminated,
         truncated=rollout.truncated,
         first=rollout.first,

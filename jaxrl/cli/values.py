@@ -31,7 +31,9 @@ def names(cls: type[Any]) -> dict[str, Any]:
 
     from jaxrl import (
         behaviour,
+        eligibility,
         episodes,
+        features,
         networks,
         optim,
         policies,
@@ -44,7 +46,7 @@ def names(cls: type[Any]) -> dict[str, Any]:
 
     found: dict[str, Any] = {name: getattr(nn, name) for name in ACTIVATIONS}
     parts = (networks, optim, policy, value, policies, replay, priority, behaviour)
-    parts = (*parts, stepsizes, traces, episodes)
+    parts = (*parts, stepsizes, traces, episodes, eligibility, features)
     for module in (*parts, sys.modules[cls.__module__]):
         for name, part in vars(module).items():
             ours = getattr(part, "__module__", "").startswith("jaxrl.")

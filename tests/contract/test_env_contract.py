@@ -176,6 +176,7 @@ ONE_START = {
     "Probe-Discount",
     "Probe-Truncation",
     "Probe-Value",
+    "LongWalk-v0",
     "RandomWalk19-v0",
     "RandomWalk5-v0",
     "RiverSwim-v0",
