@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import jaxrl
-from benchmarks import figures
+from benchmarks import figures_tables as figures
 
 KEYS = jax.random.split(jax.random.key(0), 40)
 TRUTH = np.arange(1, 6) / 6
