@@ -19,6 +19,7 @@ import math
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ class Folder:
             draft.rename(place)
             _sync(self.path)
         except Exception as error:  # whatever lies below Orbax raises all kinds
-            shutil.rmtree(draft, ignore_errors=True)
+            _discard(draft)
             kept = [s for s in self.steps() if s != step]
             newest = f"the newest is that of step {kept[-1]:,}" if kept else "there are none yet"
             raise CheckpointError(
@@ -260,6 +261,15 @@ class Folder:
         shutil.rmtree(gone, ignore_errors=True)
         place.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def _discard(folder: Path) -> None:
+    """Orbax may have threads that go on writing for a moment after it gave up."""
+    for pause in (0.0, 0.05, 0.2, 1.0):
+        time.sleep(pause)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 def _slot(i: int) -> str:
