@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxrl import behaviour, features, spaces, tables
 from jaxrl.behaviour import EpsilonGreedy, Rows
-from jaxrl.features import FeatureMap, TileCoding, Vector
+from jaxrl.features import Active, FeatureMap, TileCoding, Vector
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.tabular import masked, mean
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -85,6 +85,15 @@ def actions(name: str, spec: Spec) -> int:
             "jaxrl.SAC() or jaxrl.PPO() for continuous actions."
         )
     return spec.action_space.n
+
+
+def nothing(features: FeatureMap, spec: Spec, *shape: int) -> Vector:
+    """Features to be overwritten, [*shape, ...]."""
+    space = part(spec.obs_space)
+    active = features.active(space)
+    if active is None:
+        return jnp.zeros((*shape, features.size(space)))
+    return Active(jnp.zeros((*shape, active), jnp.int32))
 
 
 def together(weights: int) -> int:

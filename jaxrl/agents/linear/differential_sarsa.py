@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import features
-from jaxrl.features import Active, Vector
-from jaxrl.linear import Control, Move, Weights, part
+from jaxrl.features import Vector
+from jaxrl.linear import Control, Move, Weights, nothing
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import PyTree, Spec
 
@@ -33,12 +33,7 @@ class DifferentialSARSA(Control):
     gamma: Float = param("not used: an average has no discount", default=1.0, low=1, high=1)
 
     def begin(self, spec: Spec) -> PyTree:
-        space = part(spec.obs_space)
-        active = self.features.active(space)
-        if active is None:
-            x: Vector = jnp.zeros(self.features.size(space))
-        else:
-            x = Active(jnp.zeros(active, jnp.int32))
+        x = nothing(self.features, spec)
         return Waiting(x, jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros((), bool))
 
     def extra(self, spec: Spec) -> PyTree:

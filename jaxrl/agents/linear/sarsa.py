@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import features, tables
-from jaxrl.features import Active, Vector
-from jaxrl.linear import Control, Move, Weights, part
+from jaxrl.features import Vector
+from jaxrl.linear import Control, Move, Weights, nothing
 from jaxrl.struct import static, struct
 from jaxrl.types import PyTree, Spec
 
@@ -38,12 +38,8 @@ class LinearSARSA(Control):
     n_steps: int = static("rewards in a target", default=1, low=1)
 
     def begin(self, spec: Spec) -> PyTree:
-        n, space = self.n_steps, part(spec.obs_space)
-        active = self.features.active(space)
-        if active is None:
-            x: Vector = jnp.zeros((n, self.features.size(space)))
-        else:
-            x = Active(jnp.zeros((n, active), jnp.int32))
+        n = self.n_steps
+        x = nothing(self.features, spec, n)
         return Window(x, jnp.zeros(n, jnp.int32), jnp.zeros(n), jnp.zeros((), jnp.int32))
 
     def learn_from(

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 
 from jaxrl import eligibility, features
 from jaxrl.eligibility import Error, Kind
-from jaxrl.features import Active, Vector
-from jaxrl.linear import Control, Move, Weights, part
+from jaxrl.features import Vector
+from jaxrl.linear import Control, Move, Weights, nothing, part
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.traces import Dense, Recent
 from jaxrl.types import PyTree, Spec
@@ -57,12 +57,7 @@ class LinearSARSALambda(Control):
         return eligibility.storage(name, self.trace, self.kind, count, size, active, rate)
 
     def begin(self, spec: Spec) -> PyTree:
-        space = part(spec.obs_space)
-        active = self.features.active(space)
-        if active is None:
-            x: Vector = jnp.zeros(self.features.size(space))
-        else:
-            x = Active(jnp.zeros(active, jnp.int32))
+        x = nothing(self.features, spec)
         zero, no = jnp.zeros(()), jnp.zeros((), bool)
         return Waiting(x, jnp.zeros((), jnp.int32), zero, no, self._kept(spec).init(), zero)
 
