@@ -17,7 +17,7 @@ from jaxrl.llm.losses.aggregate import Layout
 from jaxrl.struct import Float, param, struct
 
 Divergence = Callable[[jax.Array], jax.Array]
-"""x = log(pi / ref) -> f'(exp x), the reward divided by beta (f-DPO, Wang et al. 2024, eq. 7)."""
+"""x = log(pi / ref) -> f'(exp x), the reward divided by beta (f-DPO, Wang et al. 2024)."""
 
 
 def reverse_kl(x: jax.Array) -> jax.Array:
@@ -57,7 +57,7 @@ def length_desensitised(
     log_prob: jax.Array, layout: Layout, other_length: jax.Array, alpha: Float
 ) -> jax.Array:
     """sum of log pi over the first min(n, n_other) tokens + alpha * sum over the rest, [S]
-    (LD-DPO, Liu et al. 2024, eq. 10): the tail by which an answer is longer than its rival counts
+    (LD-DPO, Liu et al. 2024): the tail by which an answer is longer than its rival counts
     less. `other_length` [S] is that of the rival; use the same for policy and reference."""
     shared = layout.spread(jnp.minimum(layout.lengths(), other_length))
     weight = jnp.where(layout.positions() <= shared, 1.0, alpha)
@@ -67,6 +67,6 @@ def length_desensitised(
 def policy_weight(log_prob: jax.Array, log_collision: jax.Array, layout: Layout) -> jax.Array:
     """exp(mean_t (log pi(y_t) - log sum_v pi(v)^2)) [S], without gradient: how likely the policy
     would have written this itself. WPO multiplies each pair's loss by the weights of both
-    completions (Zhou et al. 2024, eq. 5). `log_collision` comes from `logprobs.token_scores`."""
+    completions (Zhou et al. 2024). `log_collision` comes from `logprobs.token_scores`."""
     gap = layout.keep(log_prob) - layout.keep(log_collision)
     return jax.lax.stop_gradient(jnp.exp(layout.mean(gap)))

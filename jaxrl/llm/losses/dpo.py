@@ -83,7 +83,7 @@ def cdpo(pairs: Pairs, beta: Float = 0.1, smoothing: Float = 0.1) -> jax.Array:
 
 def robust(pairs: Pairs, beta: Float = 0.1, smoothing: Float = 0.1) -> jax.Array:
     """[-(1 - e) log sigmoid(beta d) + e log sigmoid(-beta d)] / (1 - 2 e), e < 1/2: unbiased when
-    labels are flipped with probability e (Chowdhury et al. 2024, eq. 10)."""
+    labels are flipped with probability e (Chowdhury et al. 2024)."""
     x = beta * pairs.d
     wrong = smoothing * log_sigmoid(-x)
     return (-(1.0 - smoothing) * log_sigmoid(x) + wrong) / (1.0 - 2.0 * smoothing)
@@ -124,7 +124,7 @@ def r_dpo(pairs: Pairs, beta: Float = 0.1, alpha: Float = 0.01) -> jax.Array:
 
 def exo(pairs: Pairs, beta: Float = 0.1, smoothing: Float = 1e-3) -> jax.Array:
     """KL(q || labels), q = sigmoid(beta d), labels (1 - e, e), e > 0: the other direction of the
-    divergence than DPO's, so mode-seeking (Ji et al. 2024, eq. 17)."""
+    divergence than DPO's, so mode-seeking (Ji et al. 2024)."""
     x = beta * pairs.d
     q = jax.nn.sigmoid(x)
     chosen = log_sigmoid(x) - jnp.log1p(-jnp.asarray(smoothing))
@@ -134,7 +134,7 @@ def exo(pairs: Pairs, beta: Float = 0.1, smoothing: Float = 1e-3) -> jax.Array:
 
 def nca(pairs: Pairs, beta: Float = 0.1) -> jax.Array:
     """-log sigmoid(beta l_c) - 1/2 log sigmoid(-beta l_c) - 1/2 log sigmoid(-beta l_r): absolute
-    rewards, so that the chosen one's likelihood does not fall (Chen et al. 2024, eq. 12)."""
+    rewards, so that the chosen one's likelihood does not fall (Chen et al. 2024)."""
     c, r = beta * pairs.l_c, beta * pairs.l_r
     return -log_sigmoid(c) - 0.5 * log_sigmoid(-c) - 0.5 * log_sigmoid(-r)
 
@@ -149,7 +149,7 @@ def bco(pairs: Pairs, beta: Float = 0.1, shift: jax.Array | float = 0.0) -> jax.
 
 def sppo(pairs: Pairs, beta: Float = 0.1) -> jax.Array:
     """(l_c - 1 / (2 beta))^2 + (l_r + 1 / (2 beta))^2: self-play preference optimisation with a
-    certain winner (Wu et al. 2024, eq. 4.4)."""
+    certain winner (Wu et al. 2024)."""
     return jnp.square(pairs.l_c - 0.5 / beta) + jnp.square(pairs.l_r + 0.5 / beta)
 
 

@@ -73,7 +73,7 @@ def bco_unpaired(
     shift: jax.Array | float = 0.0,
     beta: Float = 0.1,
 ) -> jax.Array:
-    """-log sigmoid(+-(beta l - delta)): a binary classifier (Jung et al. 2024, eq. 5). `shift`
+    """-log sigmoid(+-(beta l - delta)): a binary classifier (Jung et al. 2024). `shift`
     delta is the mean of the batch's mean rewards of either kind, or its running average."""
     x = beta * l - jax.lax.stop_gradient(jnp.asarray(shift))
     return -jax.nn.log_sigmoid(jnp.where(desirable.astype(bool), x, -x))

@@ -38,8 +38,8 @@ def alpha_po(
     alpha: Float = 0.1,
     smoothing: Float = 0.0,
 ) -> jax.Array:
-    """SimPO with the reward r = (1 - p^-alpha) / alpha, p = exp(mean log pi) (Gupta et al. 2025,
-    eq. 8), for alpha -> 0 again log p."""
+    """SimPO with the reward r = (1 - p^-alpha) / alpha, p = exp(mean log pi) (Gupta et al.
+    2025), for alpha -> 0 again log p."""
     alpha = jnp.asarray(alpha, jnp.float32)
     near = jnp.abs(alpha) < 1e-4
     safe = jnp.where(near, 1.0, alpha)
@@ -54,7 +54,7 @@ def cpo(
     chosen: jax.Array, rejected: jax.Array, beta: Float = 0.1, smoothing: Float = 0.0
 ) -> jax.Array:
     """-log sigmoid(beta (log pi_c - log pi_r)), sums over tokens [P]: DPO with a uniform reference
-    (Xu et al. 2024, eq. 4). To be added: alpha * `sft.nll` of the chosen completions, alpha 1."""
+    (Xu et al. 2024). To be added: alpha * `sft.nll` of the chosen completions, alpha 1."""
     return smoothed(beta * (chosen - rejected), smoothing)
 
 

@@ -36,7 +36,7 @@ def dft(
 ) -> jax.Array:
     """Each token's loss times its probability, which has no gradient itself: -sg(pi) log pi. The
     gradient of NLL is a policy gradient with weight 1 / pi; this takes the weight away (dynamic
-    fine-tuning, Wu et al. 2025, eq. 9)."""
+    fine-tuning, Wu et al. 2025)."""
     log_prob = layout.keep(log_prob)
     prob = jax.lax.stop_gradient(jnp.exp(log_prob))
     return aggregate(-prob * log_prob, layout, count)
