@@ -1,8 +1,8 @@
 """How much better than its peers a completion is, without a value network.
 
 Rewards have shape [P, G]: P prompts, G completions of each. A completion that could not be scored
-has the reward NaN: it is left out of every mean and deviation and gets the advantage 0, which is not
-the same as a reward of 0. Flatten the result to [S] for the loss.
+has the reward NaN: it is left out of every mean and deviation and gets the advantage 0, which is
+not the same as a reward of 0. Flatten the result to [S] for the loss.
 
 Dividing by the deviation of a group makes easy and hard prompts count alike, and that is a bias
 (Liu et al. 2025, Dr. GRPO); every system does it with another `ddof` and another `eps`, so both are
@@ -107,9 +107,7 @@ def remax(reward: jax.Array, greedy: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(advantage), 0.0, advantage)
 
 
-def gdpo(
-    rewards: jax.Array, weights: jax.Array, *, ddof: int = 1, eps: Float = 1e-4
-) -> jax.Array:
+def gdpo(rewards: jax.Array, weights: jax.Array, *, ddof: int = 1, eps: Float = 1e-4) -> jax.Array:
     """Each of F rewards [F, P, G] standardised in its group, then summed with weights [F], then
     whitened over the batch: a reward with a small spread is not drowned by one with a large one."""
     single = jax.vmap(lambda r: standardised(r, ddof=ddof, eps=eps))(rewards)

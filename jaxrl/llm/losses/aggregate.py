@@ -106,9 +106,7 @@ class Aggregate(Protocol):
         """The part's share of the denominator: add over parts."""
         ...
 
-    def __call__(
-        self, x: jax.Array, layout: Layout, count: Float | None = None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, layout: Layout, count: Float | None = None) -> jax.Array:
         """x [R, L] -> a number. `count` is the total over all parts; without it, of this part."""
         ...
 

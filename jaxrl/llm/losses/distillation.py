@@ -51,9 +51,7 @@ class GeneralisedJSD:
             raise ValueError(
                 f"beta={self.beta}; need 0 < beta < 1. For 0 use forward_kl, for 1 reverse_kl."
             )
-        mixed = jnp.logaddexp(
-            teacher + math.log(self.beta), student + math.log1p(-self.beta)
-        )
+        mixed = jnp.logaddexp(teacher + math.log(self.beta), student + math.log1p(-self.beta))
         return self.beta * _kl(teacher, mixed) + (1.0 - self.beta) * _kl(student, mixed)
 
 

@@ -48,9 +48,9 @@ from jaxrl.struct import Float, param, static, struct
 class PolicyLoss:
     """A loss of per-token log-probabilities and advantages; call it."""
 
-    surrogate: Surrogate = param("loss of one token", default=Clipped())  # noqa: RUF009
+    surrogate: Surrogate = param("loss of one token", default=Clipped())
     level: Level = static("of the ratio", default=ratios.token)
-    aggregate: Aggregate = param("of tokens to one number", default=ByToken())  # noqa: RUF009
+    aggregate: Aggregate = param("of tokens to one number", default=ByToken())
     kl: KLPenalty | None = param("towards the reference model", default=None)
     correction: Correction | None = param("of the sampler", default=None)
     entropy: Float = param("weight of the entropy bonus", default=0.0)
@@ -137,9 +137,7 @@ def grpo(clip: Float = 0.2, kl: KLPenalty | None = None) -> PolicyLoss:
 def dr_grpo(length: Float, clip: Float = 0.2) -> PolicyLoss:
     """Without GRPO's two biases: sums divided by a constant `length`, advantages only `centred`
     (Liu et al. 2025)."""
-    return PolicyLoss(
-        surrogate=Clipped(low=clip, high=clip), aggregate=ByLength(length=length)
-    )
+    return PolicyLoss(surrogate=Clipped(low=clip, high=clip), aggregate=ByLength(length=length))
 
 
 def dapo(low: Float = 0.2, high: Float = 0.28) -> PolicyLoss:
@@ -196,9 +194,7 @@ def cispo(high: Float = 5.0) -> PolicyLoss:
 
 def sapo(positive: Float = 1.0, negative: Float = 1.05) -> PolicyLoss:
     """Soft gates (Gao et al. 2025), mean of the means of completions."""
-    return PolicyLoss(
-        surrogate=Sapo(positive=positive, negative=negative), aggregate=BySequence()
-    )
+    return PolicyLoss(surrogate=Sapo(positive=positive, negative=negative), aggregate=BySequence())
 
 
 def gmpo(epsilon: Float = 0.4) -> PolicyLoss:

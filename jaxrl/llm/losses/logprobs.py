@@ -118,8 +118,8 @@ def token_scores(
     """hidden [..., L, D], unembed [D, V], token [..., L] -> scores [..., L].
 
     `hidden[..., j, :]` must be the state that predicts `token[..., j]`, which a decoder computes at
-    the position before. `transform` replays what sampling did to the tempered logits (top-k, top-p):
-    without it every importance ratio is wrong by the mass that was cut off.
+    the position before. `transform` replays what sampling did to the tempered logits (top-k,
+    top-p): without it every importance ratio is wrong by the mass that was cut off.
     """
     if hidden.shape[:-1] != token.shape or hidden.shape[-1] != unembed.shape[0]:
         raise ValueError(

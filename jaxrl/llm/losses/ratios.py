@@ -1,11 +1,11 @@
 """Importance ratios: of what, and what to do where sampler and trainer disagree.
 
 Three policies are in play: `log_prob` of the policy being trained, `old` of the policy that the
-trainer started the step with, `sampler` of the program that drew the tokens. old / sampler should be
-1 and is not when the sampler has other numerics, older weights or cut the distribution (top-p).
+trainer started the step with, `sampler` of the program that drew the tokens. old / sampler should
+be 1 and is not when the sampler has other numerics, older weights or cut the distribution (top-p).
 
-A *level* says how the log-ratios of tokens, log pi - log old [R, L], become the one that is clipped,
-again [R, L]:
+A *level* says how the log-ratios of tokens, log pi - log old [R, L], become the one that is
+clipped, again [R, L]:
 
     token            r_t                       PPO, GRPO
     sequence         (prod_t r_t)^(1/n)        GSPO, Zheng et al. 2025

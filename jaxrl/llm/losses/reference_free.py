@@ -45,7 +45,9 @@ def alpha_po(
     safe = jnp.where(near, 1.0, alpha)
 
     def reward(mean: jax.Array) -> jax.Array:
-        return jnp.where(near, mean - 0.5 * alpha * jnp.square(mean), -jnp.expm1(-safe * mean) / safe)
+        return jnp.where(
+            near, mean - 0.5 * alpha * jnp.square(mean), -jnp.expm1(-safe * mean) / safe
+        )
 
     return smoothed(beta * (reward(chosen_mean) - reward(rejected_mean)) - gamma, smoothing)
 

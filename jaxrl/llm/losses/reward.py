@@ -33,8 +33,8 @@ def bradley_terry(
     """mean -log sigmoid(r_c - r_r - margin) + centring * mean (r_c + r_r)^2; scores [P].
 
     Only differences of scores matter to preferences (Bradley and Terry 1952; Ouyang et al. 2022,
-    eq. 1). The margin [P] is how much better the chosen one was judged (Touvron et al. 2023, eq. 2);
-    centring keeps scores near 0 (Eisenstein et al. 2023), 0.01 typically, off by default.
+    eq. 1). The margin [P] is how much better the chosen one was judged (Touvron et al. 2023, eq.
+    2); centring keeps scores near 0 (Eisenstein et al. 2023), 0.01 typically, off by default.
     """
     loss = -jax.nn.log_sigmoid(chosen - rejected - margin)
     return average(loss + centring * jnp.square(chosen + rejected), valid, count)

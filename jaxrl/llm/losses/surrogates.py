@@ -1,8 +1,8 @@
 """Policy losses of one token: what to do with a ratio that has moved far from 1.
 
 All want r A large (r = pi / old at some level of `ratios`), which is a policy gradient when r = 1.
-They differ in how they keep r near 1. The sign of the loss is that of minimisation. A surrogate gets
-log r, log pi, A and the layout, each [R, L], and returns losses [R, L].
+They differ in how they keep r near 1. The sign of the loss is that of minimisation. A surrogate
+gets log r, log pi, A and the layout, each [R, L], and returns losses [R, L].
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Clipped:
 @struct
 class Cispo:
     """-sg(clip(r, low, high)) A log pi (MiniMax-M1 2025): the weight is clipped, so every
-    token keeps a gradient. The bounds are absolute: high = 5 caps the ratio at 5. (open-instruct and
-    NeMo-RL write 1 + high.) Without the stop-gradient it would be another loss."""
+    token keeps a gradient. The bounds are absolute: high = 5 caps the ratio at 5. (open-instruct
+    and NeMo-RL write 1 + high.) Without the stop-gradient it would be another loss."""
 
     low: Float = param("smallest weight", default=0.0, low=0.0)
     high: Float = param("largest weight", default=5.0, above=0.0)
