@@ -14,8 +14,9 @@ loss, because its derivative treats the sampled token as given:
     E[grad k2] = E[x grad log pi]          exactly grad KL(pi || ref)
     E[grad k3] = E[(1 - exp(-x)) grad log pi] = grad KL(ref || pi), the other divergence
 
-(Tang and Munos 2025). So there are three right ways: k1 in the reward, `corrected` (k2's gradient under any value), or `weighted`: the estimate times the importance ratio pi / old,
-differentiated through the ratio, whose expected gradient is that of its expected value.
+(Tang and Munos 2025). So there are three right ways: k1 in the reward, `corrected` (k2's gradient
+under any value), or `weighted`: the estimate times the importance ratio pi / old, differentiated
+through the ratio, whose expected gradient is that of its expected value.
 """
 
 from __future__ import annotations

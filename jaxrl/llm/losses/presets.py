@@ -1,10 +1,10 @@
 """The defaults of other systems, by name: `POLICY["trl/grpo"]`, `PREFERENCE["trl/dpo"]`.
 
 The same words in two configurations give different numbers: ddof 0 or 1, epsilon 1e-4 to 1e-9, k1
-or k3, in the loss or in the reward, tokens or sequences in the denominator. A preset is all of these
-choices for one system, as read from its source in August 2026 (TRL 1.16, verl 0.8, OpenRLHF 0.11,
-NeMo-RL 0.6, Tunix 0.1.7). They reproduce numbers; they are not recommendations. `notes` says where
-a default is known to be a mistake.
+or k3, in the loss or in the reward, tokens or sequences in the denominator. A preset is all of
+these choices for one system, as read from its source in August 2026 (TRL 1.16, verl 0.8, OpenRLHF
+0.11, NeMo-RL 0.6, Tunix 0.1.7). They reproduce numbers; they are not recommendations. `notes` says
+where a default is known to be a mistake.
 """
 
 from __future__ import annotations
