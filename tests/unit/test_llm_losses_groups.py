@@ -48,16 +48,15 @@ def loop(how: str, ddof: int, eps: float) -> np.ndarray:
         values = np.array([REWARD[p, g] for g in known[p]])
         for g in known[p]:
             others = np.array([REWARD[p, j] for j in known[p] if j != g])
-            out[p, g] = {
-                "none": lambda: REWARD[p, g] - values.mean(),
-                "group": lambda: (REWARD[p, g] - values.mean()) / (values.std(ddof=ddof) + eps),
-                "batch": lambda: (REWARD[p, g] - values.mean()) / (everything.std(ddof=ddof) + eps),
-                "others": lambda: REWARD[p, g] - others.mean(),
-                "others std": lambda: (
-                    (REWARD[p, g] - others.mean())
-                    / ((others.std(ddof=ddof) + eps) if len(set(others)) > 1 else 1.0)
-                ),
-            }[how]()
+            near, far = REWARD[p, g] - values.mean(), REWARD[p, g] - others.mean()
+            scale = 1.0
+            if how == "group":
+                scale = values.std(ddof=ddof) + eps
+            elif how == "batch":
+                scale = everything.std(ddof=ddof) + eps
+            elif how == "others std" and len(set(others)) > 1:
+                scale = others.std(ddof=ddof) + eps
+            out[p, g] = (far if how.startswith("others") else near) / scale
     return out
 
 
