@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -391,3 +394,20 @@ def test_presets_run() -> None:
         assert math.isfinite(float(value)) and np.asarray(grad).any(), name
         assert float(metrics["loss/total"]) == float(value)
     assert len(set(presets.names())) == len(presets.POLICY) + len(presets.PREFERENCE)
+
+
+def test_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/llm_losses.md").read_text()
+    scope: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "llm_losses.md", "exec"), scope)
+    assert math.isfinite(float(scope["value"]))
+    # Every loss in the tables exists under its name.
+    modules = "grpo dpo advantages kl".split()
+    for name in re.findall(r"^\| `([a-z_0-9]+)`", page, re.MULTILINE):
+        assert any(
+            hasattr(importlib.import_module(f"jaxrl.llm.losses.{m}"), name) for m in modules
+        ), name
+    for module, name in re.findall(r"`([a-z_]+)\.([A-Za-z_]+)`", page):
+        if module != "diagnostics" or name != "*":
+            assert hasattr(importlib.import_module(f"jaxrl.llm.losses.{module}"), name), name
