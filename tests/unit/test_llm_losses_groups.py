@@ -403,7 +403,7 @@ def test_the_page_runs() -> None:
         exec(compile(block, "llm_losses.md", "exec"), scope)
     assert math.isfinite(float(scope["value"]))
     # Every loss in the tables exists under its name.
-    modules = "grpo dpo advantages kl".split()
+    modules = ["grpo", "dpo", "advantages", "kl"]
     for name in re.findall(r"^\| `([a-z_0-9]+)`", page, re.MULTILINE):
         assert any(
             hasattr(importlib.import_module(f"jaxrl.llm.losses.{m}"), name) for m in modules
