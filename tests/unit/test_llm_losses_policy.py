@@ -421,6 +421,27 @@ def test_packing_changes_nothing(whole: dict[str, tuple[jax.Array, jax.Array]]) 
         assert not gradient[:, L : L + 2].any()  # not NaN either
 
 
+def test_devices_change_nothing() -> None:
+    if len(jax.devices()) < 2:
+        pytest.skip("needs two devices")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    methods = [grpo.grpo(), grpo.dapo(), grpo.gspo(0.1, 0.15), grpo.dr_grpo(LIMIT)]
+
+    @jax.jit
+    def run(lp: jax.Array, old: jax.Array, advantage: jax.Array, mask: jax.Array) -> Any:
+        def losses(lp: jax.Array) -> jax.Array:
+            return jnp.stack([m(lp, old, advantage, Layout(mask))[0] for m in methods])
+
+        return losses(lp), jax.jacrev(losses)(lp)
+
+    arrays = [jnp.asarray(x) for x in (LP, OLD, ADV, MASK > 0)]
+    one = run(*arrays)
+    two = run(*jax.device_put(arrays, rows))
+    assert len(two[1].sharding.device_set) == 2
+    jax.tree.map(same, two, one)
+
+
 def test_padding_of_any_content_and_width_changes_nothing() -> None:
     where = Layout(jnp.array([[True, True, False, False]]))
     lp = jnp.array([[-1.0, -2.0, -jnp.inf, jnp.nan]])

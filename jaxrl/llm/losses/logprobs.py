@@ -40,9 +40,9 @@ def in_chunks(function: Callable[..., Any], chunk: int, *arrays: jax.Array) -> A
     length = arrays[-1].shape[axis]
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; need at least 1 position, such as 128.")
-    function = jax.checkpoint(function)
     if length <= chunk:
-        return function(*arrays)
+        return jax.checkpoint(function)(*arrays)
+    function = jax.checkpoint(function, prevent_cse=False)  # not needed inside a loop
     steps = -(-length // chunk)
 
     def cut(x: jax.Array) -> jax.Array:  # [..., L, D] -> [steps, ..., chunk, D]

@@ -27,5 +27,6 @@ def overlong_penalty(
 
 def truncated_reward(reward: jax.Array, ended: jax.Array) -> jax.Array:
     """NaN ("cannot be scored") for completions that were cut off, so that they count in no group
-    mean and get no advantage: DAPO's overlong filtering. reward, ended [...]."""
+    mean and get no advantage. reward, ended [...]. DAPO's overlong filtering silences their tokens
+    but leaves their reward in the mean: for that, clear their rows in the mask of the layout."""
     return jnp.where(ended.astype(bool), reward, jnp.nan)
