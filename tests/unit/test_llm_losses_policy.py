@@ -302,20 +302,18 @@ def cut(arrays: Arrays, rows: slice) -> Arrays:
 
 
 def pack(arrays: Arrays) -> Arrays:
-    """Two sequences a row, with a gap of padding full of rubbish between and after them."""
+    """Two sequences a row with padding between and after them; NaN wherever nothing counts."""
 
-    def join(x: np.ndarray, fill: Any) -> np.ndarray:
+    def join(x: np.ndarray) -> np.ndarray:
         if x.ndim == 1:
             return x
-        hole = np.full((S // 2, 2), fill, x.dtype)
+        if x.dtype == float:
+            x = np.where(arrays["mask"], x, np.nan)
+        hole = np.full((S // 2, 2), np.nan if x.dtype == float else 0, x.dtype)
         return np.concatenate([x[0::2], hole, x[1::2], hole], axis=1)
 
-    out = {k: join(v, False if v.dtype == bool else np.nan) for k, v in arrays.items()
-           if k != "segment"}  # fmt: skip
-    hole = np.zeros((S // 2, 2), int)
-    one = np.ones((S // 2, L), int)
-    out["segment"] = np.concatenate([one, hole, 2 * one, hole], axis=1)
-    return out
+    second = np.where(np.arange(S)[:, None] % 2, 2, 1) * arrays["segment"]
+    return {k: join(v) for k, v in {**arrays, "segment": second}.items()}
 
 
 def layout(arrays: Arrays) -> Layout:
@@ -349,8 +347,7 @@ def evaluate(arrays: Arrays, counts: Arrays) -> dict[str, tuple[jax.Array, jax.A
 
 
 def f32(arrays: Arrays) -> Arrays:
-    return {k: jnp.asarray(v, v.dtype if v.dtype in (bool, int) else jnp.float32)
-            for k, v in arrays.items()}  # fmt: skip
+    return {k: jnp.asarray(v) for k, v in arrays.items()}
 
 
 def count(arrays: Arrays) -> Arrays:

@@ -79,7 +79,7 @@ class PolicyLoss:
         """
         self._check(ref, sampler, entropy)
         old = jax.lax.stop_gradient(log_prob if old is None else old)
-        advantage = jax.lax.stop_gradient(layout.tokens(advantage))
+        advantage = layout.keep(jax.lax.stop_gradient(layout.tokens(advantage)))
         difference = log_ratio(log_prob, old, layout)
         x = difference
         if self.log_clamp is not None:
