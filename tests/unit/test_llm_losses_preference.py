@@ -271,13 +271,14 @@ def test_r_dpo_shortens() -> None:
         return (dpo.r_dpo(one, 0.5, 0.02) + dpo.r_dpo(two, 0.5, 0.02))[0]
 
     best = -0.02 * 20 / 0.5
-    assert float(jax.grad(both)(jnp.array(best))) == pytest.approx(0.0, abs=1e-6)
-    assert float(jax.grad(both)(jnp.array(0.0))) > 0.01  # towards a less likely long answer
+    slope = jax.jit(jax.grad(both))
+    assert float(slope(jnp.array(best))) == pytest.approx(0.0, abs=1e-6)
+    assert float(slope(jnp.array(0.0))) > 0.01  # towards a less likely long answer
 
 
 def test_alpha_divergence_takes_every_type_and_size() -> None:
     """TRL raises a KeyError in float64 and needs its limit in float32."""
-    alpha = divergence.Alpha(a=3.0)
+    alpha = jax.jit(divergence.Alpha(a=3.0))
     assert np.isfinite(alpha(jnp.array([200.0]))).all()
     assert alpha(jnp.array([0.5], jnp.bfloat16)).dtype == jnp.bfloat16
     with jax.enable_x64(True):
@@ -293,7 +294,7 @@ def test_orpo_odds_do_not_underflow() -> None:
         return reference_free.orpo(c, jnp.array([-1e-9, -0.5, 0.0, -120.0]))[:].sum()
 
     c = jnp.array([-150.0, -200.0, -150.0, 0.0])
-    value, gradient = jax.value_and_grad(loss)(c)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(c)
     assert np.isfinite(float(value)) and np.isfinite(gradient).all()
     single = reference_free.orpo(jnp.array([-200.0]), jnp.array([-0.5]))
     want = 200.0 + odds(-0.5)  # -ls of very negative log-odds is their size
@@ -326,14 +327,14 @@ WHERE = Layout(
 def test_length_desensitised() -> None:
     lp = jnp.arange(1.0, 21.0).reshape(2, 10)
     # Rows of tokens: 2 3 4 | 6 7 and 12 14 15 16 | 18 19 20.
-    got = divergence.length_desensitised(lp, WHERE, jnp.array([2.0, 3.0, 1.0, 9.0]), 0.5)
+    got = jax.jit(divergence.length_desensitised)(lp, WHERE, jnp.array([2.0, 3.0, 1.0, 9.0]), 0.5)
     np.testing.assert_allclose(got, [2 + 3 + 2, 13, 12 + 0.5 * 45, 57])
 
 
 def test_policy_weight() -> None:
     lp = jnp.full((2, 10), -1.0).at[0, 1].set(-4.0)
     collision = jnp.full((2, 10), -0.5).at[:, 0].set(jnp.nan)
-    got = divergence.policy_weight(lp, collision, WHERE)
+    got = jax.jit(divergence.policy_weight)(lp, collision, WHERE)
     np.testing.assert_allclose(got, np.exp([-(3.5 + 0.5 + 0.5) / 3, -0.5, -0.5, -0.5]), rtol=1e-6)
 
 
@@ -355,7 +356,7 @@ def test_kto() -> None:
     def loss(x: jax.Array) -> jax.Array:
         return average(kto.kto(x, jnp.asarray(GOOD), 0.3, B, 1.5, 0.7))
 
-    value, gradient = jax.value_and_grad(loss)(jnp.asarray(L_KTO))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(L_KTO))
     assert float(value) == pytest.approx(kto_loop(L_KTO, 0.3), rel=2e-5)
     for i in range(P):
         up, down = L_KTO.copy(), L_KTO.copy()
@@ -397,7 +398,7 @@ def test_bradley_terry() -> None:
     def loss(c: jax.Array) -> jax.Array:
         return reward.bradley_terry(c, jnp.asarray(r), margin=jnp.asarray(m), centring=0.01)
 
-    value, gradient = jax.value_and_grad(loss)(jnp.asarray(c))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(c))
     want = [-ls(a - b - k) + 0.01 * (a + b) ** 2 for a, b, k in zip(c, r, m)]
     slope = [(-sig(-(a - b - k)) + 0.02 * (a + b)) / 3 for a, b, k in zip(c, r, m)]
     assert float(value) == pytest.approx(np.mean(want), rel=2e-5)
@@ -415,7 +416,7 @@ def test_outcome_and_process() -> None:
     ends = Layout(jnp.array([[False, True, False, True], [True, False, False, False]]))
     grid = jnp.array([[jnp.nan, 2.0, 0.0, -1.0], [40.0, 9.0, 9.0, jnp.inf]])
     marks = jnp.array([[jnp.nan, 1.0, 0.0, 1.0], [0.0, 9.0, 9.0, 9.0]])
-    value, gradient = jax.value_and_grad(reward.process)(grid, marks, ends)
+    value, gradient = jax.jit(jax.value_and_grad(reward.process))(grid, marks, ends)
     assert float(value) == pytest.approx(np.mean(want), rel=2e-5)
     np.testing.assert_allclose(
         np.asarray(gradient)[np.asarray(ends.mask)],
@@ -424,7 +425,7 @@ def test_outcome_and_process() -> None:
 
 
 def test_last_score() -> None:
-    got = reward.last_score(jnp.arange(20.0).reshape(2, 10), WHERE)
+    got = jax.jit(reward.last_score)(jnp.arange(20.0).reshape(2, 10), WHERE)
     np.testing.assert_array_equal(got, [3, 6, 15, 19])
 
 
