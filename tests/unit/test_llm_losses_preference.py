@@ -332,6 +332,26 @@ def test_length_desensitised() -> None:
     np.testing.assert_allclose(got, [2 + 3 + 2, 13, 12 + 0.5 * 45, 57])
 
 
+def test_pairs_from_tokens() -> None:
+    """Packed chosen answers against padded rejected ones; prompts and padding are left out."""
+    lp = RNG.normal(-1.0, 0.3, (4, 2, 10))
+    mask = np.asarray(WHERE.mask)
+    padded = Layout(jnp.asarray(np.repeat(mask, 2, axis=0)))
+    other = np.repeat(lp[2:], 2, axis=1)  # [2, 4, 10]
+    pairs = jax.jit(dpo.from_tokens)(
+        *[jnp.asarray(np.where(mask, x, np.nan)) for x in lp[:2]], WHERE,
+        *[jnp.asarray(np.where(padded.mask, x, np.nan)) for x in other], padded,
+    )  # fmt: skip
+    spots = [(0, [1, 2, 3]), (0, [5, 6]), (1, [1, 3, 4, 5]), (1, [7, 8, 9])]
+    for i, (row, at) in enumerate(spots):
+        got = [float(getattr(pairs, name)[i]) for name in ("chosen", "ref_chosen")]
+        np.testing.assert_allclose(got, lp[:2, row, at].sum(-1), rtol=2e-5)
+        got = [float(getattr(pairs, name)[i]) for name in ("rejected", "ref_rejected")]
+        np.testing.assert_allclose(got, lp[2:, row][:, mask[row]].sum(-1), rtol=2e-5)
+        assert float(pairs.chosen_length[i]) == len(at)
+        assert float(pairs.rejected_length[i]) == mask[row].sum()
+
+
 def test_policy_weight() -> None:
     lp = jnp.full((2, 10), -1.0).at[0, 1].set(-4.0)
     collision = jnp.full((2, 10), -0.5).at[:, 0].set(jnp.nan)

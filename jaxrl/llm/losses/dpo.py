@@ -21,6 +21,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxrl.llm.losses.aggregate import Layout
 from jaxrl.llm.losses.divergence import Divergence, reverse_kl
 from jaxrl.struct import Float, static, struct
 
@@ -60,6 +61,28 @@ class Pairs:
         return self.l_c / jnp.maximum(self.chosen_length, 1.0) - self.l_r / jnp.maximum(
             self.rejected_length, 1.0
         )
+
+
+def from_tokens(
+    chosen: jax.Array,
+    ref_chosen: jax.Array,
+    chosen_layout: Layout,
+    rejected: jax.Array,
+    ref_rejected: jax.Array,
+    rejected_layout: Layout,
+    divergence: Divergence = reverse_kl,
+) -> Pairs:
+    """Log-probabilities of tokens [R, L] -> pairs [P]: the i-th sequence of the one layout is
+    preferred to the i-th of the other. The masks leave the prompts out."""
+    return Pairs(
+        chosen=chosen_layout.total(chosen),
+        rejected=rejected_layout.total(rejected),
+        ref_chosen=chosen_layout.total(ref_chosen),
+        ref_rejected=rejected_layout.total(ref_rejected),
+        chosen_length=chosen_layout.lengths(),
+        rejected_length=rejected_layout.lengths(),
+        divergence=divergence,
+    )
 
 
 PairLoss = Callable[[Pairs], jax.Array]
