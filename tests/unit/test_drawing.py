@@ -22,7 +22,7 @@ WITHOUT = {
     "MemoryChain-bsuite",
     "RepeatFirst-v0",
     *(f"{name}-v0" for name in ("Baird", "Gambler", "JacksCarRental", "MaximizationBias")),
-    *(f"{name}-v0" for name in ("RandomWalk5", "RandomWalk19", "RiverSwim")),
+    *(f"{name}-v0" for name in ("LongWalk", "RandomWalk5", "RandomWalk19", "RiverSwim")),
     *(name for name in jaxrl.envs.names() if "Bandit" in name),
     "Blackjack-v1",
     *(name for name in jaxrl.envs.names() if name.startswith("Probe-")),
