@@ -153,6 +153,7 @@ def test_a_side_that_draws_wrongly_is_not_measured() -> None:
         priority.check(dataclasses.replace(ours, draw=uniform), 100)
 
 
+@pytest.mark.slow
 def test_jaxrl_alone_in_its_own_process() -> None:
     task = dataclasses.replace(settings.ppo(4, 1, total=4_096), threshold_steps=15_360)
     (found,) = race([(task, Options("jaxrl"))], rounds=2, limit=120, thresholds=True)
