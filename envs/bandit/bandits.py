@@ -11,19 +11,10 @@ from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Step
 
 
-@struct
-class Bandit:
-    """Arm a pays N(means[a], noise^2). The means are drawn from N(0, spread^2) at the reset, or
-    given; they are the state, so `optimal(state)` tells which arm was best. The observation is
-    always 0 and it never ends; the registered one is cut after 1000 pulls.
+class Arms:
+    """What bandits without a context have in common; the state is what each arm is worth."""
 
-    With `drift` every mean takes a step from N(0, drift^2) after each pull."""
-
-    arms: int = static("arms", default=10, low=2)
-    means: jax.Array | None = param("mean of each arm [arms]; None draws them", default=None)
-    spread: Float = param("standard deviation of the means that are drawn", default=1.0, low=0.0)
-    noise: Float = param("standard deviation of the rewards", default=1.0, low=0.0)
-    drift: Float | None = param("standard deviation of the drift", default=None, low=0.0)
+    arms: int
 
     @property
     def obs_space(self) -> Discrete:
@@ -40,6 +31,21 @@ class Bandit:
     def optimal(self, state: jax.Array) -> jax.Array:
         """The best arm, int32."""
         return jnp.argmax(state).astype(jnp.int32)
+
+
+@struct
+class Bandit(Arms):
+    """Arm a pays N(means[a], noise^2). The means are drawn from N(0, spread^2) at the reset, or
+    given; they are the state, so `optimal(state)` tells which arm was best. The observation is
+    always 0 and it never ends; the registered one is cut after 1000 pulls.
+
+    With `drift` every mean takes a step from N(0, drift^2) after each pull."""
+
+    arms: int = static("arms", default=10, low=2)
+    means: jax.Array | None = param("mean of each arm [arms]; None draws them", default=None)
+    spread: Float = param("standard deviation of the means that are drawn", default=1.0, low=0.0)
+    noise: Float = param("standard deviation of the rewards", default=1.0, low=0.0)
+    drift: Float | None = param("standard deviation of the drift", default=None, low=0.0)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         if self.means is None:
@@ -66,7 +72,7 @@ def drifting_bandit(
 
 
 @struct
-class BernoulliBandit:
+class BernoulliBandit(Arms):
     """Arm a pays 1 with probability means[a], else 0. The means are uniform, drawn at the reset, or
     given. The observation is always 0 and it never ends."""
 
@@ -76,21 +82,6 @@ class BernoulliBandit:
     )
     low: Float = param("lowest probability drawn", default=0.0, low=0.0, high=1.0)
     high: Float = param("highest probability drawn", default=1.0, low=0.0, high=1.0)
-
-    @property
-    def obs_space(self) -> Discrete:
-        return Discrete(1)
-
-    @property
-    def action_space(self) -> Discrete:
-        return Discrete(self.arms)
-
-    @property
-    def time_limit(self) -> None:
-        return None
-
-    def optimal(self, state: jax.Array) -> jax.Array:
-        return jnp.argmax(state).astype(jnp.int32)
 
     def reset(self, key: Key) -> tuple[jax.Array, jax.Array]:
         if self.means is None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxrl.envs.finite import Finite
+from jaxrl.envs.tabular.random_walk import Walk
 from jaxrl.struct import Float, param, static, struct
 
 
 @struct
-class LongWalk(Finite):
+class LongWalk(Walk):
     """One starts in the middle of `length` places and jumps 1 to `jump` of them to the left or to
     the right, all equally likely; a jump beyond an end ends the episode there. States 1 to `length`
     are the places, 0 and `length` + 1 the ends. There is one action, which does nothing: the task
@@ -23,20 +22,8 @@ class LongWalk(Finite):
     right_reward: Float = param("reward at the right end", default=1.0)
 
     @property
-    def num_states(self) -> int:
-        return self.length + 2
-
-    @property
-    def num_actions(self) -> int:
-        return 1
-
-    @property
     def num_outcomes(self) -> int:
         return 2 * self.jump
-
-    @property
-    def starts(self) -> np.ndarray:
-        return np.array([(self.length + 1) // 2])
 
     def probabilities(self, state: jax.Array, action: jax.Array) -> jax.Array:
         del state, action
@@ -47,7 +34,4 @@ class LongWalk(Finite):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         del action
         by = jnp.where(k < self.jump, k - self.jump, k - self.jump + 1)  # never 0
-        to = jnp.clip(state + by, 0, self.length + 1)
-        left, right = to == 0, to == self.length + 1
-        reward = jnp.where(right, self.right_reward, jnp.where(left, self.left_reward, 0.0))
-        return to, reward, left | right
+        return self.arrive(state + by)

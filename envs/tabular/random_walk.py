@@ -10,8 +10,35 @@ from jaxrl.envs.finite import Finite
 from jaxrl.struct import Float, param, static, struct
 
 
+class Walk(Finite):
+    """What walks between two ends have in common."""
+
+    length: int
+    left_reward: Float
+    right_reward: Float
+
+    @property
+    def num_states(self) -> int:
+        return self.length + 2
+
+    @property
+    def num_actions(self) -> int:
+        return 1
+
+    @property
+    def starts(self) -> np.ndarray:
+        return np.array([(self.length + 1) // 2])
+
+    def arrive(self, to: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """-> next state, reward, terminated, where a step leads to `to` or beyond an end."""
+        to = jnp.clip(to, 0, self.length + 1)
+        left, right = to == 0, to == self.length + 1
+        reward = jnp.where(right, self.right_reward, jnp.where(left, self.left_reward, 0.0))
+        return to, reward, left | right
+
+
 @struct
-class RandomWalk(Finite):
+class RandomWalk(Walk):
     """One starts in the middle of `length` places and goes left or right at random; both ends end
     the episode. States 1 to `length` are the places, 0 and `length` + 1 the ends. There is one
     action, which does nothing: the task is to predict.
@@ -24,20 +51,8 @@ class RandomWalk(Finite):
     right_reward: Float = param("reward at the right end", default=1.0)
 
     @property
-    def num_states(self) -> int:
-        return self.length + 2
-
-    @property
-    def num_actions(self) -> int:
-        return 1
-
-    @property
     def num_outcomes(self) -> int:
         return 2
-
-    @property
-    def starts(self) -> np.ndarray:
-        return np.array([(self.length + 1) // 2])
 
     def probabilities(self, state: jax.Array, action: jax.Array) -> jax.Array:
         del state, action
@@ -48,10 +63,7 @@ class RandomWalk(Finite):
         self, state: jax.Array, action: jax.Array, k: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         del action
-        to = jnp.clip(state + 2 * k - 1, 0, self.length + 1)
-        left, right = to == 0, to == self.length + 1
-        reward = jnp.where(right, self.right_reward, jnp.where(left, self.left_reward, 0.0))
-        return to, reward, left | right
+        return self.arrive(state + 2 * k - 1)
 
 
 def random_walk_19(right: Float = 0.5, left_reward: Float = -1.0) -> RandomWalk:

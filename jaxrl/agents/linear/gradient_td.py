@@ -83,13 +83,11 @@ class GTD2(Prediction):
         v = second(weights.extra, move.x, delta, self.lr_second * share * rho, rates)
         return Weights(w, v), memory, delta
 
-    def descend(self, *args: jax.Array | Vector | None) -> jax.Array:
-        return gtd2(*args)  # pyright: ignore
+    descend = staticmethod(gtd2)
 
 
 @struct
 class TDC(GTD2):
     """TDC: TD with gradient correction."""
 
-    def descend(self, *args: jax.Array | Vector | None) -> jax.Array:
-        return tdc(*args)  # pyright: ignore
+    descend = staticmethod(tdc)

@@ -28,6 +28,25 @@ from jaxrl.types import PyTree, Spec
 Which = Callable[[jax.Array], jax.Array]
 
 
+def _backwards(
+    agent: Any, table: Table, episode: Episode, last: jax.Array, steps: jax.Array,
+    entry: Callable[[jax.Array], tuple[jax.Array, ...]],
+) -> tuple[Table, jax.Array]:  # fmt: skip
+    """A step towards the return of each visit that counts, the last one first."""
+
+    def back(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        table, g, error = carry
+        t = episode.place(i)
+        g = episode.reward[t] + agent.gamma * g
+        counts = agent.visits(episode.first[t])
+        table, new = agent.moved(table, entry(t), g, counts)
+        return table, g, jnp.where(counts, new, error)
+
+    start = (table, last, jnp.full((), jnp.nan))
+    table, _, error = jax.lax.fori_loop(0, steps, back, start)
+    return table, error
+
+
 @struct
 class MonteCarlo(Prediction):
     """Monte Carlo prediction, first-visit or every-visit."""
@@ -58,18 +77,7 @@ class MonteCarlo(Prediction):
         self, table: Table, episode: Episode, last: jax.Array, steps: jax.Array
     ) -> tuple[Table, jax.Array]:
         """Learn from the newest `steps` of an episode, after which `last` was to come."""
-
-        def back(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            table, g, error = carry
-            t = episode.place(i)
-            g = episode.reward[t] + self.gamma * g
-            counts = self.visits(episode.first[t])
-            table, new = self.moved(table, (episode.obs[t],), g, counts)
-            return table, g, jnp.where(counts, new, error)
-
-        start = (table, last, jnp.full((), jnp.nan))
-        table, _, error = jax.lax.fori_loop(0, steps, back, start)
-        return table, error
+        return _backwards(self, table, episode, last, steps, lambda t: (episode.obs[t],))
 
 
 @struct
@@ -143,15 +151,6 @@ class MonteCarloControl(Control):
         self, table: Table, episode: Episode, last: jax.Array, steps: jax.Array, share: jax.Array
     ) -> tuple[Table, jax.Array]:
         """Learn from the newest `steps` of an episode, after which `last` was to come."""
-
-        def back(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            table, g, error = carry
-            t = episode.place(i)
-            g = episode.reward[t] + self.gamma * g
-            counts = self.visits(episode.first[t])
-            table, new = self.moved(table, (episode.obs[t], episode.action[t]), g, counts)
-            return table, g, jnp.where(counts, new, error)
-
-        start = (table, last, jnp.full((), jnp.nan))
-        table, _, error = jax.lax.fori_loop(0, steps, back, start)
-        return table, error
+        return _backwards(
+            self, table, episode, last, steps, lambda t: (episode.obs[t], episode.action[t])
+        )
