@@ -200,6 +200,13 @@ def test_first_and_every_visit() -> None:
     assert values(first, again, 1)[0] == pytest.approx(5.0)
 
 
+def test_returns_are_discounted() -> None:
+    """s -> s' -> T, rewards 1 and 2, gamma 0.5: 1 + 0.5 * 2, and 2."""
+    seen = [[Seen(0, 1.0, 1, first=True), Seen(1, 2.0, 2, True)]]
+    got = values(jaxrl.MonteCarlo(gamma=0.5, horizon=8), seen)
+    np.testing.assert_allclose(got[:2], [2.0, 2.0])
+
+
 def test_what_is_older_than_the_horizon_is_forgotten() -> None:
     seen = [[Seen(i, 1.0, i + 1, i == 3, first=i == 0) for i in range(4)]]
     got = values(jaxrl.MonteCarlo(gamma=1.0, horizon=2), seen)
