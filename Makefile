@@ -6,6 +6,7 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 READY = .venv/ready
 PYTEST = $(BIN)/python -m pytest
+WORKERS = 2
 SHELL = /bin/sh
 
 .PHONY: demo test test-all learning gpu bench lint format notebooks lock bounds docs clean
@@ -13,8 +14,9 @@ SHELL = /bin/sh
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
+# Two processes: what takes long is compiling, mostly on one core. WORKERS=8 where there is room.
 test: $(READY)
-	$(PYTEST) $(TESTS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-all: $(READY)
 	$(PYTEST) -m "not learning and not gpu" $(TESTS)

@@ -14,8 +14,9 @@ from typing import Any
 from jaxrl import describe
 from jaxrl.describe import NotDescribed
 
-OURS = ("agents", "distributions", "exploration", "losses", "networks", "normalize", "optim",
-        "policies", "priority", "replay", "sequences", "spaces", "targets", "types")  # fmt: skip
+OURS = ("agents", "behaviour", "distributions", "episodes", "exploration", "losses", "networks",
+        "normalize", "optim", "policies", "priority", "replay", "sequences", "spaces", "stepsizes",
+        "targets", "traces", "types")  # fmt: skip
 """Parts of jaxrl; what is named must be defined there, not only imported."""
 
 NUMPY = ("abs", "absolute", "arctan", "clip", "cos", "exp", "expm1", "log1p", "maximum", "minimum",

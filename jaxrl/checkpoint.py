@@ -19,12 +19,13 @@ import math
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxrl import checks
+from jaxrl import checks, distributed
 
 KIND, FORMAT = "jaxrl checkpoint", 1
 STEP = re.compile(r"step-(\d+)")
@@ -218,7 +219,7 @@ class Folder:
             draft.rename(place)
             _sync(self.path)
         except Exception as error:  # whatever lies below Orbax raises all kinds
-            shutil.rmtree(draft, ignore_errors=True)
+            _discard(draft)
             kept = [s for s in self.steps() if s != step]
             newest = f"the newest is that of step {kept[-1]:,}" if kept else "there are none yet"
             raise CheckpointError(
@@ -262,6 +263,15 @@ class Folder:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def _discard(folder: Path) -> None:
+    """Orbax may have threads that go on writing for a moment after it gave up."""
+    for pause in (0.0, 0.05, 0.2, 1.0):
+        time.sleep(pause)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+
+
 def _slot(i: int) -> str:
     """Arrays are numbered: names of leaves are no names of files."""
     return f"{i:05d}"
@@ -271,7 +281,14 @@ def _orbax() -> Any:
     """Imported when first used: it takes a second."""
     import orbax.checkpoint as orbax
 
-    return orbax.PyTreeCheckpointer()
+    if not distributed.several():
+        return orbax.PyTreeCheckpointer()
+    me = distributed.index()  # each process reads for itself, and only one writes
+    alone = orbax.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
+    )
+    handler = orbax.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return orbax.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _digest(content: Content) -> str:

@@ -212,16 +212,19 @@ def same_task(trained: Spec, given: Spec) -> None:
             )
 
 
-def memory(agent: Any, spec: Spec, runs: int) -> int:
-    """Bytes of replay that all runs together will hold; refused when they cannot fit."""
+def memory(agent: Any, spec: Spec, runs: int, copies: int = 1, processes: int = 1) -> int:
+    """Bytes of replay that all runs together will hold, each on `copies` devices; refused when
+    they do not fit `processes` processes like this one."""
     if not hasattr(agent, "memory"):
         return 0
     each = int(agent.memory(spec))
-    total, free = each * runs, devices.memory_free()
+    total, free = each * runs * copies // processes, devices.memory_free()
     if free is not None and total > free:
+        shared = f" x {copies} devices that share each" * (copies > 1)
+        shared += f" / {processes} processes" * (processes > 1)
         raise ValueError(
             f"the replay does not fit: capacity={agent.capacity:_} transitions take "
-            f"{each / 2**20:,.0f} MiB, x {runs} runs = {total / 2**30:,.1f} GiB, and "
+            f"{each / 2**20:,.0f} MiB, x {runs} runs{shared} = {total / 2**30:,.1f} GiB, and "
             f"{free / 2**30:,.1f} GiB are free. Write a capacity of at most "
             f"{int(agent.capacity * free / total * 0.8):_}, or train fewer runs at a time."
         )

@@ -15,8 +15,10 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import os
+import re
 import sys
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -30,11 +32,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def threads() -> int:
+def threads(devices: int = 1) -> int:
     """Of XLA's pool: each device may block one while it waits for another, so there must be more
     than devices. Measured on two cores: 2 hangs; of 3, 4 and 8, 4 is the fastest that never did
     (8 runs of SAC: 1,217 steps/s with 4 threads, 900 with 8)."""
-    return max(4, 2 * cores())
+    return max(4, 2 * cores(), 2 * devices)
 
 
 def prepare() -> None:
@@ -85,12 +87,14 @@ def settle(stacklevel: int) -> None:
     new_pool = "NPROC" not in os.environ
     wanted = int(os.environ.get("JAXRL_CPU_DEVICES", cores()))
     flags = os.environ.get("XLA_FLAGS", "")
+    chosen: int = jax.config.jax_num_cpu_devices  # pyright: ignore
+    forced = re.search(r"xla_force_host_platform_device_count=(\d+)", flags)
+    host_devices = int(forced[1]) if forced else chosen if chosen > 0 else wanted
     if new_pool:
-        os.environ["NPROC"] = str(threads())
+        os.environ["NPROC"] = str(threads(host_devices))
     if SCHEDULER not in flags and jax.__version_info__ < (0, 12):  # an unknown flag is fatal
         os.environ["XLA_FLAGS"] = f"{flags} {SCHEDULER}=false".strip()
-    chosen: int = jax.config.jax_num_cpu_devices  # pyright: ignore
-    if "xla_force_host_platform_device_count" in flags or chosen > 0:
+    if forced or chosen > 0:
         return
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
@@ -100,7 +104,7 @@ def settle(stacklevel: int) -> None:
                 "jaxrl was imported after JAX had already started, so it could not enlarge XLA's "
                 f"thread pool; with {cores()} cores a program over many seeds can hang. Import "
                 f"jaxrl before the first JAX computation, or set the environment variable "
-                f"NPROC={threads()}.",
+                f"NPROC={threads(host_devices)}.",
                 RuntimeWarning,
                 stacklevel=stacklevel,
             )
@@ -113,6 +117,12 @@ def memory_free() -> int | None:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) * jax.local_device_count()
+    try:  # Linux counts what it would take back from its file cache
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

@@ -190,7 +190,10 @@ def evaluate(
     key, key_count = checks.keys(key, None)
     if key_count not in (None, count):
         raise ValueError(f"key holds {key_count} keys for {count or 1} runs: give one key.")
-    plan = (host if isinstance(env, HostEnv) else lanes).arrange(count or 1, None)
+    if isinstance(env, HostEnv):
+        plan = host.arrange(count or 1, None)
+    else:
+        plan = lanes.arrange(count or 1, None, local=True)
     stacked = count is not None and checks.stacked(agent)
     shared = (None if stacked else agent, env)
     # Every seed meets the same starts: differences between seeds are differences of policy.

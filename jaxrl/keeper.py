@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import re
+import signal
 import sys
 import time
 import warnings
@@ -22,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import __version__, describe, guard, lanes
+from jaxrl import __version__, describe, distributed, guard, lanes, rollout
 from jaxrl.checkpoint import Arrays, CheckpointError, Checkpoints, Content, Folder
 from jaxrl.interrupt import Interrupts
 from jaxrl.lock import Lock, Locked
@@ -67,16 +69,23 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _host(x: jax.Array) -> np.ndarray[Any, Any]:
-    """A copy: the array itself is about to be given away (donated) to the next chunk."""
-    return np.array(jax.random.key_data(x) if _is_key(x) else x)
+def _host(x: jax.Array, count: int | None) -> np.ndarray[Any, Any]:
+    """A copy, of the first `count` lanes: the array itself is about to be given away (donated) to
+    the next chunk."""
+    host = distributed.fetch(jax.random.key_data(x) if _is_key(x) else x)
+    return np.array(host if count is None else host[:count])
+
+
+def _env_axis(name: str) -> int | None:
+    """Where the environments are in an array of this name; None where it has none."""
+    streams = re.match(r"run\.streams\.(\w+)", name)
+    return rollout.ENV_AXES[streams[1]] if streams else None
 
 
 def flatten(run: Run, metrics: dict[str, Any], ends: np.ndarray[Any, Any], plan: Plan) -> Arrays:
     """Everything by name. Empty arrays are left out: their shape says it all."""
-    if plan.lanes is not None:
-        run = lanes.trim(run, plan.lanes)
-    arrays = {name: _host(x) for name, x, _ in _nodes(run)}
+    count = None if plan.lanes is None else plan.lanes.count
+    arrays = {name: _host(x, None if counter else count) for name, x, counter in _nodes(run)}
     arrays |= {f"metrics.{name}": np.asarray(row) for name, row in metrics.items()}
     arrays["ends"] = ends
     return {name: x for name, x in arrays.items() if x.size}
@@ -85,12 +94,13 @@ def flatten(run: Run, metrics: dict[str, Any], ends: np.ndarray[Any, Any], plan:
 def restore(arrays: Arrays, shapes: Run, plan: Plan, where: str) -> Past:
     """The run that `flatten` took apart, laid out for the devices of now."""
     placed: list[Any] = []
-    own = lanes.Placement(plan.lanes) if plan.lanes is not None else None
+    own = lanes.Placement(plan.lanes, plan.envs)
+    count = None if plan.lanes is None else plan.lanes.count
     for name, leaf, counter in _nodes(shapes):
         data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
         shape = data.shape
-        if own is not None and not counter:
-            shape = (own.lanes.count, *shape[1:])
+        if count is not None and not counter:
+            shape = (count, *shape[1:])
         x = arrays.get(name)
         if x is None and (0 in shape or name.startswith("run.health")):  # not guarded until now
             x = np.full(shape, -1 if name == "run.health.since" else 0, data.dtype)
@@ -100,11 +110,11 @@ def restore(arrays: Arrays, shapes: Run, plan: Plan, where: str) -> Past:
                 f"{where} is not of this agent and environment as they are now: {name} should be "
                 f"{data.dtype}{list(shape)}, saved is {saved}. Was their code changed since?"
             )
-        x = jnp.array(x) if own is None else own.put(x, counter)
+        x = own.put(x, counter, _env_axis(name))
         placed.append(_wrap(x, leaf) if _is_key(leaf) else x)
     run = jax.tree.unflatten(jax.tree.structure(shapes), placed)
     if run.health is not None and "run.health.since" not in arrays:
-        flat = guard.flat if own is None else jax.vmap(guard.flat, (lanes.axes(run.state),))
+        flat = guard.flat if count is None else jax.vmap(guard.flat, (lanes.axes(run.state),))
         health = dataclasses.replace(run.health, good=flat(run.state))
         run = dataclasses.replace(run, health=health)
     prefix = "metrics."
@@ -196,15 +206,13 @@ class Keeper:
     ) -> None:
         self.options, self.content, self.per_iteration = options, content, per_iteration
         self.folder = Folder(options.path)
-        self.folder.open()
         self.plan, self.past = plan, None
         self.lock = Lock(self.folder.run)
-        _locked(self.lock.take)
         try:
-            step = choose(self.folder, resume)
+            step = distributed.by_first(lambda: self._choose(resume))
             if step is not None:
-                self.plan, self.past = self._read(step, plan, shapes)
-            self.folder.clean()
+                self.plan, self.past = distributed.together(lambda: self._read(step, plan, shapes))
+            distributed.by_first(self.folder.clean)
         except BaseException:
             self.lock.release()
             raise
@@ -214,6 +222,12 @@ class Keeper:
         self._saved = -1  # points at the last save
         self._pool = ThreadPoolExecutor(1, "jaxrl-checkpoint")
         self._writing: Future[None] | None = None
+
+    def _choose(self, resume: bool | str) -> int | None:
+        """Of the process that writes: the checkpoint to go on from."""
+        self.folder.open()
+        _locked(self.lock.take)
+        return choose(self.folder, resume)
 
     def _read(self, step: int, plan: Plan, shapes: Callable[[Plan], Run]) -> tuple[Plan, Past]:
         where = str(self.folder.at(step))
@@ -258,12 +272,11 @@ class Keeper:
 
     def after(self, run: Run, rows: list[dict[str, Any]], ends: np.ndarray[Any, Any]) -> None:
         """A chunk is over, `ends` are all points made: save when it is due, leave when asked to."""
-        if self._writing is not None and self._writing.done():
-            self.wait()  # what went wrong is said soon, not at the next save
-        made, asked = len(ends), self.interrupts.asked
+        distributed.by_first(self._look)
+        made, asked = len(ends), self._asked()
         over = ends[-1] == self.plan.iterations
         if made > self._saved and (over or asked or made % self.points == 0):
-            self.wait()
+            distributed.by_first(self.wait)
             metrics = {k: np.concatenate([row[k] for row in rows], -1) for k in rows[0]}
             arrays = flatten(run, metrics, ends, self.plan)
             iteration = int(ends[-1])
@@ -278,11 +291,27 @@ class Keeper:
                 "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
             self._saved = made
-            self._writing = self._pool.submit(self._write, step, content, arrays)
+            if distributed.first():
+                self._writing = self._pool.submit(self._write, step, content, arrays)
         if asked:
-            self.wait()
-            print(self._how_to_continue(int(ends[-1])), file=sys.stderr, flush=True)
+            distributed.by_first(self.wait)
+            if distributed.first():
+                print(self._how_to_continue(int(ends[-1])), file=sys.stderr, flush=True)
             self.interrupts.obey()
+
+    def _look(self) -> None:
+        """What went wrong is said soon, not at the next save."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def _asked(self) -> signal.Signals | None:
+        """The signal that this process got, or else another one."""
+        if not distributed.several():
+            return self.interrupts.asked
+        asked = int(distributed.exchange(int(self.interrupts.asked or 0)).max())
+        if asked and self.interrupts.asked is None:
+            self.interrupts.asked = signal.Signals(asked)
+        return self.interrupts.asked
 
     def _write(self, step: int, content: Content, arrays: Arrays) -> None:
         _locked(self.lock.check)

@@ -1,8 +1,9 @@
 """Many runs in one call: which lane is advanced where, and when.
 
-A *lane* is one independent run. Lanes are split evenly over the local devices; on each device a
-group of them is advanced together (`vmap`) while the other groups wait their turn. Accelerators
-want all lanes in one group. A CPU wants few: its caches hold one small network, not a thousand.
+A *lane* is one independent run. Lanes are split evenly over the devices (or rows of devices that
+share their runs, see `jaxrl.mesh`); on each a group of them is advanced together (`vmap`) while the
+other groups wait their turn. Accelerators want all lanes in one group. A CPU wants few: its caches
+hold one small network, not a thousand.
 
 Counters are not split: they have one value for all lanes, so that a schedule stays a branch.
 """
@@ -17,8 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxrl import distributed, mesh
 from jaxrl.struct import map_nodes
 from jaxrl.types import Counter, PyTree
 
@@ -28,27 +30,43 @@ CPU_GROUP = 1
 
 @dataclasses.dataclass(frozen=True)
 class Lanes:
-    """`count` runs as `devices` x `groups` x `group` (the last ones may be padding)."""
+    """`count` runs as `devices` x `groups` x `group` (the last ones may be padding); `envs` devices
+    share each run, and `local` keeps to those of this process."""
 
     count: int
     devices: int
     groups: int
     group: int
+    envs: int = 1
+    local: bool = False
 
     @property
     def padded(self) -> int:
         return self.devices * self.groups * self.group
 
 
-def arrange(count: int, together: int | None, spread: bool = True) -> Lanes:
-    """`together` lanes at a time per device; `spread=False` keeps to one device, inside a trace."""
-    devices = min(jax.local_device_count(), count) if spread else 1
+def arrange(
+    count: int,
+    together: int | None,
+    spread: bool = True,
+    wish: mesh.Mesh | None = None,
+    local: bool = False,
+) -> Lanes:
+    """`together` lanes at a time per device; `spread=False` keeps to one device, inside a trace,
+    and `local=True` to those of this process."""
+    wish = wish or mesh.Mesh()
+    there = (jax.local_device_count() if local else jax.device_count()) // wish.envs
+    devices = wish.seeds or min(there, count)
+    if jax.process_count() > 1 and not local:
+        devices = wish.seeds or there  # every process takes part, if only with padding
+    if not spread:
+        devices = 1
     per_device = math.ceil(count / devices)
     if together is None:
         on_cpu = spread and jax.default_backend() == "cpu"
         together = CPU_GROUP if on_cpu else per_device
     groups = math.ceil(per_device / min(together, per_device))
-    return Lanes(count, devices, groups, math.ceil(per_device / groups))
+    return Lanes(count, devices, groups, math.ceil(per_device / groups), wish.envs, local)
 
 
 def shared_counters(tree: PyTree) -> PyTree:
@@ -101,31 +119,49 @@ def trim(tree: PyTree, lanes: Lanes) -> PyTree:
     return map_nodes(lambda x: x if is_counter(x) else x[: lanes.count], tree, Counter)
 
 
-def _mesh(lanes: Lanes) -> Mesh:
-    return jax.make_mesh((lanes.devices,), ("lane",), axis_types=(AxisType.Auto,))
+def _mesh(lanes: Lanes) -> jax.sharding.Mesh:
+    return mesh.devices(lanes.devices, lanes.envs, lanes.local)
 
 
 class Placement:
-    """Puts host arrays where `each` leaves its results."""
+    """Puts host arrays where a chunk of training leaves its results: of `lanes` (None for a single
+    run), each of them shared by `envs` devices."""
 
-    def __init__(self, lanes: Lanes) -> None:
-        self.lanes = lanes
-        self.index = np.arange(lanes.padded) % lanes.count
-        self.mesh = _mesh(lanes) if lanes.devices > 1 else None
+    def __init__(self, lanes: Lanes | None, envs: int) -> None:
+        self.lanes, self.envs = lanes, envs
+        self.index = None if lanes is None else np.arange(lanes.padded) % lanes.count
+        count = 1 if lanes is None else lanes.devices
+        self.mesh = mesh.devices(count, envs) if count * envs > 1 else None
 
-    def put(self, x: np.ndarray[Any, Any], counter: bool) -> jax.Array:
-        """[count, ...] -> [padded, ...], padded as by `pad`; a counter as it is."""
-        x = x if counter else x[self.index]
+    def put(self, x: np.ndarray[Any, Any], counter: bool, env_axis: int | None) -> jax.Array:
+        """[count, ...] -> [padded, ...], padded as by `pad`; a counter as it is. `env_axis` is the
+        axis of the environments in one run, None for what has none."""
+        spec: list[str | None] = []
+        if self.index is not None and not counter:
+            x = x[self.index]
+            spec = [mesh.LANE]
         if self.mesh is None:
             return jnp.array(x)
-        spec = PartitionSpec() if counter else PartitionSpec("lane")
-        return jax.device_put(x, NamedSharding(self.mesh, spec), may_alias=False)
+        if env_axis is not None and self.envs > 1:
+            spec += [None] * env_axis + [mesh.ENV]
+        sharding = NamedSharding(self.mesh, PartitionSpec(*spec))
+        if not sharding.is_fully_addressable:
+            return distributed.laid(np.array(x), sharding)
+        return jax.device_put(x, sharding, may_alias=False)
 
 
 def each(
-    function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, split: PyTree, lanes: Lanes
+    function: Callable[[PyTree, PyTree], PyTree],
+    shared: PyTree,
+    split: PyTree,
+    lanes: Lanes,
+    onward: bool = False,
 ) -> PyTree:
-    """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result."""
+    """`function(shared, one lane of split)` for every lane; `split` is padded, so is the result.
+
+    With `onward`, `split` is (what goes on, the rest) and the result is (how it went on, the rest):
+    a group that has had its turn then takes the place it had before, and no second copy is needed.
+    """
     one = map_nodes(lambda x: x if is_counter(x) else x[0], split, Counter)
     shapes = jax.eval_shape(function, shared, one)
 
@@ -137,6 +173,8 @@ def each(
     def on_device(shared: PyTree, split: PyTree) -> PyTree:
         if lanes.groups == 1:
             return together(shared, split)
+        if onward:
+            return _in_place(together, shared, split, shapes[1], lanes)
         nodes, treedef = jax.tree.flatten(split, is_leaf=is_counter)
         shape = (lanes.groups, lanes.group)
         data = [None if is_counter(x) else x.reshape(*shape, *x.shape[1:]) for x in nodes]
@@ -158,14 +196,54 @@ def each(
         return on_device(shared, split)
 
     def specs(tree: PyTree) -> PyTree:
-        whole, lane = PartitionSpec(), PartitionSpec("lane")
+        whole, lane = PartitionSpec(), PartitionSpec(mesh.LANE)
         return map_nodes(lambda x: whole if is_counter(x) else lane, tree, Counter)
 
     # The lanes never talk to one another, so there is nothing for the replication check to check.
+    # The other axis is left to the compiler, which follows the notes of `jaxrl.mesh`.
     return jax.shard_map(
         on_device,
         mesh=_mesh(lanes),
         in_specs=(PartitionSpec(), specs(split)),
         out_specs=specs(shapes),
+        axis_names={mesh.LANE, mesh.ENV} if lanes.envs == 1 else {mesh.LANE},
         check_vma=False,
     )(shared, split)
+
+
+def _in_place(
+    together: Callable[[PyTree, PyTree], PyTree],
+    shared: PyTree,
+    split: PyTree,
+    shapes: PyTree,
+    lanes: Lanes,
+) -> PyTree:
+    """Group after group, each written back to where it was read. `shapes` are those of the second
+    part of one lane's result. (To see the stack as [groups, group, ...] would cost a copy of it.)
+    """
+    going, rest = split
+    start = jax.tree.leaves(going, is_leaf=is_counter)
+    treedef = jax.tree.structure(going, is_leaf=is_counter)
+
+    def read(x: jax.Array, i: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, i * lanes.group, lanes.group)
+
+    def write(x: jax.Array, new: jax.Array, i: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(x, new, i * lanes.group, 0)
+
+    def turn(i: jax.Array, carry: tuple[list[Any], PyTree]) -> tuple[list[Any], PyTree]:
+        stacks, made = carry
+        # Every group begins with the counters as they were before the first.
+        own = [x if is_counter(x) else read(s, i) for x, s in zip(start, stacks, strict=True)]
+        group = map_nodes(lambda x: x if is_counter(x) else read(x, i), rest, Counter)
+        after, new = together(shared, (jax.tree.unflatten(treedef, own), group))
+        after = jax.tree.leaves(after, is_leaf=is_counter)
+        stacks = [
+            x if is_counter(x) else write(s, x, i) for x, s in zip(after, stacks, strict=True)
+        ]
+        return stacks, jax.tree.map(lambda all_, x: write(all_, x, i), made, new)
+
+    count = lanes.groups * lanes.group
+    made = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
+    stacks, made = jax.lax.fori_loop(0, lanes.groups, turn, (start, made))
+    return jax.tree.unflatten(treedef, stacks), made

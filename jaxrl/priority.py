@@ -14,6 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxrl import mesh
 from jaxrl.replay import Index, Ring, oldest
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key
@@ -172,6 +173,7 @@ class Prioritized:
         self, memory: Priorities, replay: Ring, index: Index, error: jax.Array
     ) -> Priorities:
         """Store the TD errors [B] as priorities, without the importance weights."""
+        index, error = mesh.whole((index, error))
         priority = jnp.abs(error) + self.eps
         leaf = index.row * replay.num_envs + index.env
         tree = put(memory.tree, leaf, self._stored(priority))

@@ -70,14 +70,20 @@ class Progress:
         self._display: Any = None
         where = ""
         if lanes is not None:
+            shared = f" x {lanes.envs}" * (lanes.envs > 1)
             where = (
-                f" on {lanes.devices} device{'s' * (lanes.devices > 1)}, {lanes.group} of "
-                f"{lanes.groups * lanes.group} together on each"
+                f" on {lanes.devices}{shared} device{'s' * (lanes.devices * lanes.envs > 1)}, "
+                f"{lanes.group} of {lanes.groups * lanes.group} together on each"
             )
         total = iterations * self.per_iteration
         self._head = f"{self.name}: {self.runs} run{'s' * (self.runs > 1)} x {total:,} steps{where}"
+
+    def compiling(self, memory: str) -> None:
+        """`memory` says how much the run will take, if that is known."""
         if self.show and not self.sparse:
-            self._put(f"{self._head}; compiling ...", final=self.place != "notebook")
+            needed = f", about {memory}" if memory else ""
+            text = f"{self._head}{needed}; compiling ..."
+            self._put(text, final=self.place != "notebook")
 
     def compiled(self, seconds: float) -> None:
         if self.show and not self.sparse:

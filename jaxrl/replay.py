@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import spaces
+from jaxrl import mesh, spaces
 from jaxrl.struct import Float, static, struct
 from jaxrl.types import Counter, Key, PyTree, Rollout, Spec
 
@@ -198,6 +198,7 @@ def add(replay: Replay, rollout: Rollout) -> Replay:
             f"each of {replay.num_envs} environments: raise capacity to at least "
             f"{num_steps * replay.num_envs}, or lower num_steps."
         )
+    rollout = mesh.whole(rollout)  # every device that shares the run holds all of the replay
     rows = (replay.head.value + jnp.arange(num_steps + 1)) % ring_rows
     flags = (
         rollout.terminated * jnp.uint8(TERMINATED)
@@ -315,6 +316,7 @@ def take(ring: jax.Array, row: jax.Array, env: jax.Array) -> jax.Array:
 
 def gather(replay: Replay, index: Index, n: int = 1, gamma: Float = 0.99) -> Batch:
     """Read windows of up to n steps; an episode that ends inside one cuts it short."""
+    index = mesh.spread(index)
     ring_rows, (row, env) = replay.rows + 1, (index.row, index.env)
     steps = (row[:, None] + jnp.arange(n)) % ring_rows  # [B, n]
     flags = take(replay.flags, steps, env[:, None])  # [B, n]
@@ -350,7 +352,7 @@ def gather(replay: Replay, index: Index, n: int = 1, gamma: Float = 0.99) -> Bat
     action = take(replay.action, row, env)
     if not isinstance(replay.spec.action_space, spaces.Box):
         action = action.astype(jnp.int32)
-    return Batch(obs, action, reward, discount, next_obs, index.weight)
+    return mesh.spread(Batch(obs, action, reward, discount, next_obs, index.weight))
 
 
 def _read(replay: Replay, row: jax.Array, env: jax.Array) -> PyTree:

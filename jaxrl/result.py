@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds and steps of one call; `steps` counts those of all runs together."""
+    """Seconds, steps and bytes of one call; `steps` counts those of all runs together, and `memory`
+    is what was estimated before compiling."""
 
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
     steps: int = 0
+    memory: int = 0
 
     @property
     def steps_per_second(self) -> float:
@@ -160,6 +162,11 @@ class Result:
     @property
     def compile_seconds(self) -> float:
         return self.timing.compile_seconds
+
+    @property
+    def memory(self) -> int:
+        """Bytes that training was estimated to take, before it was compiled (jaxrl.memory)."""
+        return self.timing.memory
 
     @property
     def steps_per_second(self) -> float:

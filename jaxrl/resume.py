@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxrl import describe, keeper
 from jaxrl.checkpoint import CheckpointError, Checkpoints, Content, Folder
+from jaxrl.mesh import Mesh
 from jaxrl.result import Result
 from jaxrl.train import restored, train
 from jaxrl.types import Agent, Env
@@ -21,6 +22,7 @@ def resume(
     progress: bool | None = None,
     newest_good: bool = False,
     log: Any = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Continue the run saved in `path` (the folder given as `checkpoint=`) to its end.
 
@@ -28,7 +30,8 @@ def resume(
     `env` are needed only where they cannot be built by name: classes or functions defined in a
     script, lambdas. `steps` makes the run longer or shorter. `newest_good=True` passes over damaged
     checkpoints. A run that is finished comes back at once. The metrics in the folder go on; `log`
-    names other places for them, as in `train`.
+    names other places for them, as in `train`. `mesh` lays out the devices of now, not those of
+    then.
     """
     folder = _folder(path)
     content = _content(folder, newest_good)
@@ -44,6 +47,7 @@ def resume(
         checkpoint=Checkpoints(path, **kept),
         resume="newest good" if newest_good else True,
         log=log,
+        mesh=mesh,
         **call,
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl import mesh
 from jaxrl.struct import struct
 from jaxrl.types import ActOut, Agent, Env, Key, PyTree, Rollout, Spec
 
@@ -33,6 +34,15 @@ class Streams:
     used: jax.Array  # [N] int32: spares used since they were drawn
     episode_return: jax.Array  # [N]
     episode_length: jax.Array  # [N] int32
+
+
+ENV_AXES = {field.name: 0 for field in dataclasses.fields(Streams)} | {"spares": 1}
+"""Where N is in each part of the streams."""
+
+
+def spread(streams: Streams) -> Streams:
+    """The environments of a run that devices share lie across them."""
+    return Streams(**{k: mesh.spread(getattr(streams, k), x) for k, x in ENV_AXES.items()})
 
 
 @struct
@@ -78,7 +88,7 @@ def start(agent: Agent, env: Env, key: Key, reset_every: int = RESET_EVERY) -> S
     num_envs = agent.num_envs
     first_key, spare_key = jax.random.split(key)
     env_state, obs = jax.vmap(env.reset)(jax.random.split(first_key, num_envs))
-    return Streams(
+    streams = Streams(
         env_state=env_state,
         obs=obs,
         first=jnp.ones(num_envs, bool),
@@ -88,6 +98,7 @@ def start(agent: Agent, env: Env, key: Key, reset_every: int = RESET_EVERY) -> S
         episode_return=jnp.zeros(num_envs),
         episode_length=jnp.zeros(num_envs, jnp.int32),
     )
+    return spread(streams)
 
 
 def _refill(
@@ -119,6 +130,14 @@ def _next_spare(streams_spares: PyTree, used: jax.Array) -> PyTree:
         return jax.vmap(lambda column, i: column[i], in_axes=(1, 0))(x, used % x.shape[0])
 
     return jax.tree.map(pick, streams_spares)
+
+
+def inherit(env: Any, state: PyTree, fresh: PyTree) -> PyTree:
+    """The start `fresh` after an episode that ended in `state`. Nearly always the two have nothing
+    to do with one another; where a world outlives its episodes, as a maze that changes does, the
+    environment's own `inherit` hands over what goes on."""
+    own = getattr(env, "inherit", None)
+    return fresh if own is None else own(state, fresh)
 
 
 def _keep(final_obs: PyTree, obs: PyTree, truncated: jax.Array, row: jax.Array) -> PyTree:
@@ -171,13 +190,14 @@ def collect(
     num_envs, num_steps = agent.num_envs, agent.num_steps
     spare_key, act_key, env_key = jax.random.split(key, 3)
     iteration = jnp.asarray(iteration, jnp.int32)
-    streams = _refill(env, streams, spare_key, iteration, num_steps, reset_every)
+    streams = spread(_refill(env, streams, spare_key, iteration, num_steps, reset_every))
     act_keys = jax.random.split(act_key, num_steps)
-    env_keys = jax.random.split(env_key, (num_steps, num_envs))
+    env_keys = mesh.spread(jax.random.split(env_key, (num_steps, num_envs)), axis=1)
 
     limit = spec.time_limit
     rows = 0 if limit is None else math.ceil(num_steps / limit)
     final_obs = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), streams.obs)
+    final_obs = mesh.spread(final_obs, axis=1)
 
     def play(carry: tuple[Any, ...], x: tuple[Any, ...]) -> tuple[tuple[Any, ...], PyTree]:
         env_state, obs, first, memory, used, final_obs = carry
@@ -192,17 +212,19 @@ def collect(
             final_obs = _keep(final_obs, step.obs, truncated, t // limit)
 
         spare_state, spare_obs = _next_spare(streams.spares, used)
+        spare_state = jax.vmap(inherit, (None, 0, 0))(env, env_state, spare_state)
         env_state = select(ended, spare_state, env_state)
         next_obs = select(ended, spare_obs, step.obs)
         stored = (obs, out.action, step.reward, terminated, truncated, out.extras)
-        return (env_state, next_obs, ended, out.memory, used + ended, final_obs), stored
+        following = (env_state, next_obs, ended, out.memory, used + ended)
+        return (*mesh.spread(following), mesh.spread(final_obs, axis=1)), mesh.spread(stored)
 
     carry = (
         streams.env_state, streams.obs, streams.first, streams.memory, streams.used, final_obs
     )  # fmt: skip
     carry, stored = jax.lax.scan(play, carry, (jnp.arange(num_steps), act_keys, env_keys))
     env_state, last_obs, first, memory, used, final_obs = carry
-    obs, action, reward, terminated, truncated, extras = stored
+    obs, action, reward, terminated, truncated, extras = mesh.spread(stored, axis=1)
     ended: Any = terminated | truncated
     returns, lengths, episodes = _count(streams, reward, ended)
     rollout = Rollout(
@@ -228,4 +250,4 @@ def collect(
         episode_return=returns,
         episode_length=lengths,
     )
-    return streams, rollout, episodes
+    return spread(streams), rollout, episodes

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl import mesh, spaces
 from jaxrl import replay as transitions
-from jaxrl import spaces
 from jaxrl.replay import FIRST, TERMINATED, TRUNCATED, Index, Replay
 from jaxrl.struct import static, struct
 from jaxrl.types import Counter, PyTree, Rollout, Spec
@@ -114,7 +114,7 @@ def add(sequences: Sequences, rollout: Rollout) -> Sequences:
             f"a rollout of {rollout.reward.shape[0]} steps does not fit sequences that begin every "
             f"{sequences.stride} steps."
         )
-    head = sequences.head.value
+    head, rollout = sequences.head.value, mesh.whole(rollout)
 
     def write(ring: jax.Array, memory: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(ring, memory, head, 0)
@@ -134,6 +134,7 @@ def gather(sequences: Sequences, index: Index, steps: int, skip: int = 0) -> Rol
 
     `index.row` are rows of `Sequences`, drawn so that all the steps lie in the replay.
     """
+    index = mesh.spread(index)
     replay, env = sequences.replay, index.env
     ring_rows, limit = replay.rows + 1, replay.spec.time_limit
     rollouts_ago = (sequences.head.value - index.row - 1) % (sequences.rows + 1) + 1

@@ -23,12 +23,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import checks, host, host_programs, host_train, lanes, record, rollout
+from jaxrl import (
+    checks,
+    distributed,
+    host,
+    host_programs,
+    host_train,
+    lanes,
+    memory,
+    record,
+    rollout,
+)
 from jaxrl import guard as guards
+from jaxrl import mesh as meshes
 from jaxrl.checkpoint import CheckpointError, Checkpoints
 from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.host import HostEnv
 from jaxrl.lanes import Lanes
+from jaxrl.mesh import Mesh
 from jaxrl.progress import Progress
 from jaxrl.result import Result, Task, Timing
 from jaxrl.rollout import RESET_EVERY, Streams
@@ -67,6 +79,16 @@ class Plan:
     reset_every: int
     lanes: Lanes | None  # None: a single run, without a lane axis
     guard: bool = False
+    envs: int = 1  # devices that share each run
+
+    @property
+    def devices(self) -> int:
+        """How many devices, or rows of them, runs are spread over."""
+        return 1 if self.lanes is None else self.lanes.devices
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Entered while the program is traced and run."""
+        return meshes.scope(self.devices, self.envs)
 
     @property
     def points(self) -> int:
@@ -83,10 +105,10 @@ class Plan:
 def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
     init_key, env_key = jax.random.split(jax.random.fold_in(key, 2**31))
     state = agent.init(init_key, plan.spec)
-    if isinstance(env, HostEnv):  # its environments are no arrays: see jaxrl.host_train
-        run = Run(state, None, Counter.zero())
-    else:
-        run = Run(state, rollout.start(agent, env, env_key, plan.reset_every), Counter.zero())
+    streams = None  # a host's environments are no arrays: see jaxrl.host_train
+    if not isinstance(env, HostEnv):
+        streams = rollout.start(agent, env, env_key, plan.reset_every)
+    run = Run(meshes.whole(state), streams, Counter.zero())
     if plan.guard:
         metrics = jax.eval_shape(lambda run: _metrics(agent, env, run, key, plan), run)
         run = dataclasses.replace(run, health=guards.healthy(state, metrics))
@@ -118,6 +140,7 @@ def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run
     health = run.health
     if health is not None:
         health, metrics = guards.check(health, state, metrics, count)
+    state, health, metrics = meshes.whole((state, health, metrics))
     return Run(state, streams, run.iteration.add(1), health), metrics
 
 
@@ -208,7 +231,7 @@ def _points_all(
         run, (agent, key) = split
         return _points(common if agent is None else agent, env, run, key, plan, count, room)
 
-    return lanes.each(one, (common, env, count), (run, own), plan.lanes)
+    return lanes.each(one, (common, env, count), (run, own), plan.lanes, onward=True)
 
 
 _begin_jit = jax.jit(_begin_all, static_argnames=("plan",))
@@ -239,13 +262,25 @@ def _prepare(
     together: int | None,
     every: int | None = None,
     guard: bool = False,
+    mesh: Mesh | None = None,
 ) -> _Call:
     traced = checks.is_traced((agent, env, key))
     spec = checks.task(agent, env, steps)
     hosted = isinstance(env, HostEnv)
     if hosted:
         host.check(agent, env, traced)
+        if mesh is not None or distributed.several():
+            raise TypeError(
+                "environments on the host are stepped by one process for one device: leave mesh= "
+                "away, or use an environment of jaxrl.envs.make."
+            )
     key, count = checks.keys(key, agent)
+    wish = meshes.parse(mesh, agent.num_envs, count)
+    if traced and mesh is not None:
+        raise TypeError(
+            f"mesh={mesh} lays out devices, which a program inside jit or vmap cannot: call "
+            "jaxrl.train with concrete values (an array of keys is several runs)."
+        )
     spacings = {"log_every": log_every, "evaluate_every": evaluate_every, "every": every}
     for name, value in spacings.items():
         if value is not None:
@@ -254,6 +289,10 @@ def _prepare(
     checks.positive_int(reset_every, "reset_every")
     if together is not None:
         checks.positive_int(together, "lanes")
+    elif not traced and not hosted and jax.default_backend() == "cpu":
+        # Agents of a few operations per step say how many.
+        suits = getattr(agent, "together", None)
+        together = None if suits is None else suits(spec)
     per_iteration = agent.num_envs * agent.num_steps
     iterations = steps // per_iteration
     spacing = log_every or min(steps / POINTS, every or steps)
@@ -268,7 +307,8 @@ def _prepare(
         period = max(1, round(evaluate_every / per_iteration))
         evaluate_points = math.ceil(period / per_point)
         per_point = max(1, round(period / evaluate_points))
-    arrange = host.arrange if hosted else functools.partial(lanes.arrange, spread=not traced)
+    on_device = functools.partial(lanes.arrange, spread=not traced, wish=wish)
+    arrange = host.arrange if hosted else on_device
     plan = Plan(
         spec=spec,
         iterations=iterations,
@@ -278,10 +318,13 @@ def _prepare(
         reset_every=reset_every,
         lanes=None if count is None else arrange(count, together),
         guard=guard,
+        envs=wish.envs,
     )
     if traced:
         return _Call(agent, env, key, plan)
-    checks.memory(agent, spec, count or 1)
+    # A single run that is not shared is made by every process for itself.
+    processes = jax.process_count() if count is not None or wish.envs > 1 else 1
+    checks.memory(agent, spec, count or 1, wish.envs, processes)
     agent, env = _strong(agent, jnp.float32), _strong(env)
     if plan.lanes is not None:
         key = lanes.pad(key, plan.lanes)
@@ -305,7 +348,7 @@ def _result(
 ) -> Result:
     """`metrics` without padding, at the iterations `ends`."""
     plan = call.plan
-    agent, state, health = call.agent, run.state, run.health
+    agent, state, health = call.agent, *distributed.gathered((run.state, run.health))
     if plan.lanes is not None:
         state = lanes.trim(state, plan.lanes)
         health = lanes.trim(health, plan.lanes)
@@ -348,14 +391,16 @@ def train(
     resume: bool | str = False,
     guard: bool = False,
     log: Any = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Train `agent` on `env` for `steps` environment steps per run (rounded down to whole
     iterations of `agent.num_envs * agent.num_steps`).
 
     `key` is one key, or an array of keys for as many independent runs; `agent` may be a stack of
-    agents, one setting of its float hyperparameters per run. Runs are spread over all local
-    devices; `lanes` says how many are advanced together on each (by default all of them on an
-    accelerator, and one after the other on a CPU, which is faster there).
+    agents, one setting of its float hyperparameters per run. Runs are spread over all devices;
+    `lanes` says how many are advanced together on each (by default all of them on an accelerator,
+    and one after the other on a CPU, which is faster there for all but small tables).
+    `mesh=jaxrl.Mesh(envs=4)` lets four devices share each run; see docs/devices.md.
 
     `progress` shows a line per second: None means only on a terminal. `evaluate_every` adds
     `evaluate/return`, the mean of `evaluate_episodes` episodes played without exploration, about
@@ -387,6 +432,7 @@ def train(
         together=lanes,
         every=every,
         guard=guard,
+        mesh=mesh,
     )
     plan = call.plan
     if checks.is_traced((agent, env, key)):
@@ -423,8 +469,8 @@ def train(
             keeper = stack.enter_context(_keeper(call, kept, resume, content))
             call.plan = keeper.plan
             folders.insert(0, Path(kept.path))
-        sink = record.Log(folders, sinks)
-        sink.check(folders if not resume else folders[1:])
+        sink = record.Log(folders, sinks) if distributed.first() else record.Log([], [])
+        distributed.by_first(lambda: sink.check(folders if not resume else folders[1:]))
         stack.callback(sink.close)
         past = None if keeper is None else keeper.past
         if past is None or past.ends[-1] < call.plan.iterations:
@@ -568,7 +614,7 @@ def _drive(
     over = result(*last)
     if keeper is not None:
         try:
-            keeper.wait()
+            distributed.by_first(keeper.wait)
         except CheckpointError as error:
             error.result = over
             raise
@@ -584,7 +630,8 @@ def _sick(call: _Call, run: Run, metrics: Metrics) -> tuple[guards.Sick, ...]:
         return ()
     runs = None if call.plan.lanes is None else call.plan.lanes.count
     per_iteration = call.agent.num_envs * call.agent.num_steps
-    return guards.report(run.health, run.state, metrics, per_iteration, runs)
+    health = distributed.gathered(run.health)
+    return guards.report(health, run.state, metrics, per_iteration, runs)
 
 
 def restored(agent: Any, env: Any, key: Key, content: Any, read: Callable[..., Past]) -> Result:
@@ -610,6 +657,7 @@ def stream(
     evaluate_episodes: int = 128,
     reset_every: int = RESET_EVERY,
     lanes: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[Any, Metrics]]:
     """`train` as a loop of your own: yields the agent's state and the metrics after every point of
     the learning curve. The state is yours to keep; leaving the loop stops the run."""
@@ -623,6 +671,7 @@ def stream(
         log_every=log_every,
         reset_every=reset_every,
         together=lanes,
+        mesh=mesh,
     )
     if checks.is_traced((agent, env, key)):
         raise TypeError(
@@ -634,7 +683,7 @@ def stream(
 
 def _stream(call: _Call) -> Iterator[tuple[Any, Metrics]]:
     for run, metrics, _ in _chunks(call, progress=False, donate=False, chunk=1):
-        state = run.state
+        state = distributed.gathered(run.state)
         if call.plan.lanes is not None:
             state, metrics = lanes.trim((state, metrics), call.plan.lanes)
         yield state, {name: row[..., 0] for name, row in metrics.items()}
@@ -654,6 +703,7 @@ def _chunks(
     begun = int(past.ends[-1]) if past is not None and len(past.ends) else 0
     if begun >= call.plan.iterations:
         return
+    progress = progress if distributed.first() else False
     show = Progress(progress, call.plan.iterations, call.agent, call.plan.lanes, begun)
     try:
         with _program(call, donate) as advance:
@@ -670,6 +720,21 @@ def _program(call: _Call, donate: bool) -> Generator[Callable[..., tuple[Run, Me
             yield driver.points
     else:
         yield _advance_donating if donate else _advance_keeping
+
+
+def estimate(call: _Call, advance: Any, there: bool = False) -> memory.Estimate:
+    """What a call will take; tracing it costs nothing, because the call needs that too. `there`
+    says that the runs are in memory already."""
+    plan = call.plan
+    begin = functools.partial(_begin_all, plan=plan)
+    with plan.scope():
+        run = jax.eval_shape(begin, call.agent, call.env, call.key)
+        traced = advance.func.trace(
+            call.agent, call.env, run, call.key, count=0, **advance.keywords
+        )
+    needed = memory.estimate(traced.jaxpr, run, plan.envs)
+    memory.warn(needed, plan.lanes, jax.process_count(), needed.state if there else 0)
+    return needed
 
 
 def _advance(
@@ -690,11 +755,18 @@ def _advance(
     ends = np.concatenate([np.zeros(made, int), ends])
     advance = functools.partial(advance, plan=plan, room=chunk or plan.points)
     began = time.perf_counter()
-    run = past.run if past is not None else start
-    if run is None:
-        run = _begin_jit(call.agent, call.env, call.key, plan=plan)
-    # No points: compiles, and runs nothing.
-    run, _ = jax.block_until_ready(advance(call.agent, call.env, run, call.key, count=0))
+    there = past is not None or start is not None
+    needed = None if isinstance(call.env, HostEnv) else estimate(call, advance, there)
+    show.compiling("" if needed is None else str(needed))
+    given = call.agent, call.env, call.key
+    if distributed.several() and plan.devices * plan.envs > 1:
+        given = distributed.place(given, meshes.devices(plan.devices, plan.envs))
+    with plan.scope():
+        run = past.run if past is not None else start
+        if run is None:
+            run = _begin_jit(*given, plan=plan)
+        # No points: compiles, and runs nothing.
+        run, _ = jax.block_until_ready(advance(*given[:2], run, given[2], count=0))
     compile_seconds = time.perf_counter() - began
     show.compiled(compile_seconds)
 
@@ -704,7 +776,10 @@ def _advance(
         if every is not None:
             size = min(size, every - made % every)
         chunk_began = time.perf_counter()
-        run, metrics = advance(call.agent, call.env, run, call.key, count=size)
+        with plan.scope():
+            run, metrics = advance(*given[:2], run, given[2], count=size)
+        if distributed.several():
+            metrics = {name: distributed.fetch(row) for name, row in metrics.items()}
         metrics = jax.device_get({name: row[..., :size] for name, row in metrics.items()})
         took = time.perf_counter() - chunk_began
         made += size
@@ -712,9 +787,12 @@ def _advance(
         runs = 1 if plan.lanes is None else plan.lanes.count
         timing = Timing(
             compile_seconds=compile_seconds,
+            memory=0 if needed is None else needed.total,
             run_seconds=time.perf_counter() - began,
             steps=(iterations - begun) * call.agent.num_envs * call.agent.num_steps * runs,
         )
         show.advanced(iterations, metrics, timing)
         yield run, {name: jnp.asarray(row) for name, row in metrics.items()}, timing
         size = max(1, int(size * min(4.0, CHUNK_SECONDS / max(took, 1e-6))))
+        if distributed.several():  # clocks differ
+            size = int(distributed.exchange(size)[0, 0])

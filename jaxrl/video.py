@@ -84,7 +84,7 @@ def record(
     fps = float(drawing.fps(env) if fps is None else fps)
     if not 0 < fps <= 100:
         raise ValueError(f"fps={fps:g} must lie above 0 and up to 100.")
-    write = _write_gif if path.suffix == ".gif" else functools.partial(_write_mp4, _ffmpeg())
+    write = write_gif if path.suffix == ".gif" else functools.partial(_write_mp4, _ffmpeg())
     last: list[episode.Frame] = []
 
     def pictures() -> Iterator[Picture]:
@@ -133,7 +133,7 @@ def captioned(frame: episode.Frame) -> Picture:
 # -------------------------------------------------------------------------------------- writing
 
 
-def _write_gif(path: Path, pictures: Iterable[Picture], fps: float) -> None:
+def write_gif(path: Path, pictures: Iterable[Picture], fps: float) -> None:
     """One palette for all frames: what does not change is then not stored again."""
     from PIL import Image
 

@@ -79,3 +79,27 @@ def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert small != code
     exec(compile(small, "README.md", "exec"), {"__name__": "readme"})
     assert (tmp_path / "cartpole.png").exists()
+
+
+def test_the_page_on_learning_with_tables() -> None:
+    page = (ROOT / "docs/tabular_learning.md").read_text()
+    scope: dict[str, object] = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "tabular_learning.md", "exec"), scope)
+    assert scope["q"].shape == (20, 48, 4)  # type: ignore[attr-defined]
+
+
+def test_the_page_on_linear_learning() -> None:
+    page = (ROOT / "docs/linear.md").read_text()
+    scope: dict[str, object] = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "linear.md", "exec"), scope)
+    assert scope["w"].shape == (4, 3, 648)  # type: ignore[attr-defined]
+
+
+def test_the_page_on_bandits() -> None:
+    page = (ROOT / "docs/bandits.md").read_text()
+    scope: dict[str, object] = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "bandits.md", "exec"), scope)
+    assert scope["theta"].shape == (4, 10, 6)  # type: ignore[attr-defined]

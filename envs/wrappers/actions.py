@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jaxrl import spaces
 from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
+from jaxrl.rollout import inherit
 from jaxrl.spaces import Box
 from jaxrl.struct import Float, param, struct
 from jaxrl.types import Key, PyTree, Step
@@ -69,3 +71,6 @@ class StickyAction(Wrapper):
 
     def render(self, state: Sticky) -> Picture:
         return render(self.env, state.inner)
+
+    def inherit(self, state: Sticky, fresh: Sticky) -> Sticky:
+        return dataclasses.replace(fresh, inner=inherit(self.env, state.inner, fresh.inner))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxrl import spaces
 from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
+from jaxrl.rollout import inherit
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
@@ -39,6 +40,8 @@ def _flat_bounds(space: Space) -> tuple[np.ndarray, np.ndarray]:
 class Flatten(Wrapper):
     """Observations as one float32 vector, discrete parts one-hot. A mask of allowed actions stays
     beside it, where agents look for it."""
+
+    keeps_model = True
 
     def _parts(self) -> tuple[Space, Space | None]:
         """-> what is flattened, the space of the action mask if there is one"""
@@ -115,6 +118,9 @@ class FrameStack(Wrapper):
 
     def render(self, state: Stacked) -> Picture:
         return render(self.env, state.inner)
+
+    def inherit(self, state: Stacked, fresh: Stacked) -> Stacked:
+        return dataclasses.replace(fresh, inner=inherit(self.env, state.inner, fresh.inner))
 
 
 @struct

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
+from jaxrl.rollout import inherit
 from jaxrl.struct import static, struct
 from jaxrl.types import Env, Key, PyTree, Step
 
@@ -55,3 +57,6 @@ class Randomize(Wrapper):
 
     def render(self, state: World) -> Picture:
         return render(state.env, state.inner)
+
+    def inherit(self, state: World, fresh: World) -> World:
+        return dataclasses.replace(fresh, inner=inherit(self.env, state.inner, fresh.inner))

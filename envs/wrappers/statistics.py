@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
+from jaxrl.rollout import inherit
 from jaxrl.struct import struct
 from jaxrl.types import Key, PyTree, Step
 
@@ -28,6 +31,8 @@ class EpisodeStatistics(Wrapper):
     """Sums the rewards that come out of `env`: put it inside a wrapper that changes rewards to see
     the original ones."""
 
+    keeps_model = True
+
     def reset(self, key: Key) -> tuple[Statistics, PyTree]:
         state, obs = self.env.reset(key)
         return Statistics(state, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)), obs
@@ -39,3 +44,6 @@ class EpisodeStatistics(Wrapper):
 
     def render(self, state: Statistics) -> Picture:
         return render(self.env, state.inner)
+
+    def inherit(self, state: Statistics, fresh: Statistics) -> Statistics:
+        return dataclasses.replace(fresh, inner=inherit(self.env, state.inner, fresh.inner))

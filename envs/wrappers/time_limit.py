@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrl.drawing import Picture, render
 from jaxrl.envs.wrappers.wrapper import Wrapper
+from jaxrl.rollout import inherit
 from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree, Step
 
@@ -25,6 +26,8 @@ class Timed:
 class TimeLimit(Wrapper):
     """Truncates after `max_steps` steps. The observation does not tell how many are left: that the
     episode stops is no property of the task, and its value goes on."""
+
+    keeps_model = True
 
     max_steps: int = static("steps in an episode at most", default=1000, low=1)
 
@@ -45,3 +48,6 @@ class TimeLimit(Wrapper):
 
     def render(self, state: Timed) -> Picture:
         return render(self.env, state.inner)
+
+    def inherit(self, state: Timed, fresh: Timed) -> Timed:
+        return dataclasses.replace(fresh, inner=inherit(self.env, state.inner, fresh.inner))

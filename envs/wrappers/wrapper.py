@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxrl.drawing import Picture, fps, render
+from jaxrl.rollout import inherit
 from jaxrl.spaces import Space
 from jaxrl.struct import struct
 from jaxrl.types import Env, Key, PyTree, Step
@@ -18,6 +19,10 @@ class Wrapper:
     `time_limit`, which is the inner one's unless the wrapper itself truncates."""
 
     env: Env
+
+    # Whether the states, rewards and endings are those of `env`, time limits aside, so that its
+    # model is also that of the wrapped one.
+    keeps_model = False
 
     @property
     def obs_space(self) -> Space:
@@ -44,3 +49,7 @@ class Wrapper:
     def render(self, state: Any) -> Picture:
         """A wrapper whose state is not the inner one's says where that is."""
         return render(self.env, state)
+
+    def inherit(self, state: Any, fresh: Any) -> Any:
+        """The same holds here."""
+        return inherit(self.env, state, fresh)

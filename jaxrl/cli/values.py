@@ -29,11 +29,24 @@ def names(cls: type[Any]) -> dict[str, Any]:
     """What text about a field of `cls` may name. The agent's own file has the last word."""
     import flax.linen as nn
 
-    from jaxrl import networks, optim, policies, priority, replay
+    from jaxrl import (
+        behaviour,
+        eligibility,
+        episodes,
+        features,
+        networks,
+        optim,
+        policies,
+        priority,
+        replay,
+        stepsizes,
+        traces,
+    )
     from jaxrl.losses import policy, value
 
     found: dict[str, Any] = {name: getattr(nn, name) for name in ACTIVATIONS}
-    parts = (networks, optim, policy, value, policies, replay, priority)
+    parts = (networks, optim, policy, value, policies, replay, priority, behaviour)
+    parts = (*parts, stepsizes, traces, episodes, eligibility, features)
     for module in (*parts, sys.modules[cls.__module__]):
         for name, part in vars(module).items():
             ours = getattr(part, "__module__", "").startswith("jaxrl.")

@@ -152,11 +152,22 @@ WRAPPED = {
 # Every start is the same one.
 ONE_START = {
     "Asterix-MinAtar",
+    "Bandit-v0",
+    "BernoulliBandit-v0",
+    "BlockingMaze-v0",
+    "CliffWalking-v1",
+    "CliffWalkingSlippery-v1",
     "DeepSea-bsuite",
-    "Seaquest-MinAtar",
-    "SpaceInvaders-MinAtar",
     "DiscountingChain-bsuite",
+    "DriftingBandit-v0",
+    "DynaMaze-v0",
     "Flatten",
+    "FrozenLake-v1",
+    "FrozenLake8x8-v1",
+    "Gridworld-v0",
+    "JacksCarRental-v0",
+    "MaximizationBias-v0",
+    "NoisyTV-v0",
     "jumanji/Minesweeper-v0",
     "navix/Navix-Empty-5x5-v0",
     "Probe-Action",
@@ -165,13 +176,33 @@ ONE_START = {
     "Probe-Discount",
     "Probe-Truncation",
     "Probe-Value",
+    "LongWalk-v0",
+    "RandomWalk19-v0",
+    "RandomWalk5-v0",
+    "RiverSwim-v0",
+    "Seaquest-MinAtar",
+    "ShortcutMaze-v0",
+    "SpaceInvaders-MinAtar",
+    "WindyGridworld-v0",
     "xminigrid/MiniGrid-Empty-5x5",
 }
 
+# Of a class that is here with other constants.
+REPEATED = {
+    "CliffWalkingSlippery-v1",
+    "DriftingBandit-v0",
+    "DynaMaze-v0",
+    "FrozenLake8x8-v1",
+    "RandomWalk19-v0",
+    "ShortcutMaze-v0",
+    "SmallGridworld-v0",
+    "Taxi-v3",
+    "WindyGridworld-v0",
+}
+
 NAMES = [
-    *jaxrl.envs.names(),
-    *WRAPPED,
-    *(pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ADAPTED),
+    pytest.param(name, marks=pytest.mark.slow if name in REPEATED | SLOW else ())
+    for name in (*jaxrl.envs.names(), *WRAPPED, *ADAPTED)
 ]
 ENVS, STEPS = 6, 120
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def test_a_side_that_draws_wrongly_is_not_measured() -> None:
         priority.check(dataclasses.replace(ours, draw=uniform), 100)
 
 
+@pytest.mark.slow
 def test_jaxrl_alone_in_its_own_process() -> None:
     task = dataclasses.replace(settings.ppo(4, 1, total=4_096), threshold_steps=15_360)
     (found,) = race([(task, Options("jaxrl"))], rounds=2, limit=120, thresholds=True)
@@ -161,3 +163,19 @@ def test_jaxrl_alone_in_its_own_process() -> None:
     assert found.curve is not None
     assert found.curve["steps"] == list(range(512, 15_361, 512))
     assert [len(seed) for seed in found.curve["returns"]] == [30] * LEARNERS
+
+
+@pytest.mark.slow
+def test_a_long_life_does_not_grow(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.soak", "--rounds", "7", "--minutes", "0"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "soak.json")],
+        cwd=Path(__file__).parents[2],
+        timeout=550,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    growth = json.loads((tmp_path / "soak.json").read_text())["growth_per_round"]
+    for name in ("programs", "cache_entries", "arrays", "threads", "files"):
+        assert growth[name] == pytest.approx(0, abs=1e-6), name

@@ -184,7 +184,9 @@ np.savez(sys.argv[3], *jax.tree.leaves((result.state, result.metrics)))
 """
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
+@pytest.mark.parametrize(
+    "devices", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_on_another_number_of_devices(devices: int, tmp_path: Path) -> None:
     keys = jax.random.split(KEY, 3)  # on two devices the fourth lane is padding
     agent = dataclasses.replace(AGENT, anneal_lr=jaxrl.optim.constant)

@@ -21,6 +21,10 @@ WITHOUT = {
     "DiscountingChain-bsuite",
     "MemoryChain-bsuite",
     "RepeatFirst-v0",
+    *(f"{name}-v0" for name in ("Baird", "Gambler", "JacksCarRental", "MaximizationBias")),
+    *(f"{name}-v0" for name in ("LongWalk", "RandomWalk5", "RandomWalk19", "RiverSwim")),
+    *(name for name in jaxrl.envs.names() if "Bandit" in name),
+    "Blackjack-v1",
     *(name for name in jaxrl.envs.names() if name.startswith("Probe-")),
 }
 BUNDLED = [name for name in jaxrl.envs.names() if "-" in name]
@@ -133,6 +137,30 @@ def test_t_maze() -> None:
         assert len(where(env.render(away), palette.GREEN)) < len(
             where(env.render(here), palette.GREEN)
         )
+
+
+def test_gridworlds() -> None:
+    maze = jaxrl.envs.Gridworld(("S#", ".G"), changes=((5, ("S.", "#G")),))
+    before, later = maze.render(jnp.int32(2)), maze.render(jnp.int32(1 + 4 * 5))
+    assert before.shape == (80, 80, 3)
+    assert tuple(before[20, 60]) == tuple(later[60, 20]) == palette.rgb(palette.INK)
+    assert tuple(before[60, 20]) == tuple(later[20, 60]) == palette.rgb(palette.ORANGE)
+    assert tuple(before[60, 60]) == tuple(later[60, 60]) == palette.rgb(palette.GREEN)
+    tv = jaxrl.envs.make("NoisyTV-v0").env
+    corner = int(np.flatnonzero([x == "T" for x in "".join(tv.map)])[0])
+    pictures = {tv.render(jnp.int32(corner + tv.cells * k)).tobytes() for k in range(16)}
+    assert len(pictures) == 16
+
+
+def test_taxi() -> None:
+    taxi = jaxrl.envs.Taxi()
+    encode = lambda cell, passenger, goal: jnp.int32((cell * 5 + passenger) * 4 + goal)  # noqa: E731
+    waits = taxi.render(encode(12, 0, 3))
+    assert tuple(waits[100, 100]) == palette.rgb(palette.ORANGE)  # the middle of 200 x 200
+    assert tuple(waits[20, 20]) == palette.rgb(palette.INK)  # waits on red
+    assert tuple(taxi.render(encode(12, 4, 3))[100, 100]) == palette.rgb(palette.INK)
+    goals = [len(where(taxi.render(encode(12, 4, g)), palette.BLUE)) for g in (0, 3)]
+    assert goals[1] > 3 * goals[0] > 0
 
 
 def test_minatar_boards() -> None:

@@ -25,8 +25,15 @@ def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_pictures_are_there_and_small() -> None:
     named = set(re.findall(r"\]\((images/[^)]*)\)", TEXT))
-    there = {f"images/{path.name}" for path in (DOCS / "images").iterdir()}
+    there = {f"images/{path.name}" for path in (DOCS / "images").iterdir() if path.is_file()}
     assert named == there
     assert sum((DOCS / name).stat().st_size for name in named) < 350_000
     for name in named:
         Image.open(DOCS / name).verify()
+
+
+def test_the_gallery_shows_every_figure_of_the_book() -> None:
+    from benchmarks import figures
+
+    named = set(re.findall(r"\]\(images/book/(.*)\.png\)", (DOCS / "gallery.md").read_text()))
+    assert named == set(figures.FIGURES) == {x.stem for x in (DOCS / "images/book").iterdir()}

@@ -30,7 +30,7 @@ class Stream(io.StringIO):
 
 
 class Lanes:
-    count, devices, group, groups = 3, 1, 1, 4
+    count, devices, group, groups, envs = 3, 1, 1, 4, 1
 
 
 def returns(*columns: Any) -> dict[str, Any]:
@@ -55,6 +55,7 @@ TIMING = Timing(compile_seconds=1.0, run_seconds=10.0, steps=250)
 def test_a_pipe_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(tty=False)
     show = run(monkeypatch, stream)
+    show.compiling("12 MiB")
     show.compiled(1.0)
     show.advanced(25, returns(1.0), TIMING)
     show.close()
@@ -64,12 +65,13 @@ def test_a_pipe_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(tty=True)
     show = run(monkeypatch, stream)
+    show.compiling("12 MiB")
     show.compiled(1.0)
     show.advanced(25, returns(1.0), TIMING)
     show.advanced(50, returns(2.0), TIMING)
     show.close()
     lines = stream.getvalue().split("\n")
-    assert lines[0] == "PPO: 1 run x 1,000 steps; compiling ..."
+    assert lines[0] == "PPO: 1 run x 1,000 steps, about 12 MiB; compiling ..."
     assert lines[1] == "PPO: compiled in 1.0 s"
     first, second = lines[2].split("\r")
     assert first == "█████···············  25%  250 steps  25 steps/s  0:30 left  return 1.0"
@@ -100,6 +102,7 @@ def test_ci_hears_something_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     stream = Stream(tty=False)
     show = run(monkeypatch, stream)
+    show.compiling("12 MiB")
     show.compiled(1.0)
     for i, second in enumerate((1, 9, 11, 12, 22, 23)):
         now[0] = float(second)
@@ -125,6 +128,7 @@ def test_a_dumb_terminal_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_asked_for_it_speaks_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(tty=False)
     show = run(monkeypatch, stream, show=True)
+    show.compiling("")
     show.advanced(25, returns(1.0), TIMING)
     show.advanced(100, returns(np.nan), TIMING)
     lines = stream.getvalue().splitlines()
@@ -175,6 +179,7 @@ def test_a_notebook_has_one_output_that_changes(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     stream = Stream(tty=False)
     show = run(monkeypatch, stream)
+    show.compiling("12 MiB")
     show.compiled(1.0)
     show.advanced(25, returns(1.0), TIMING)
     show.close()

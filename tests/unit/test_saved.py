@@ -17,7 +17,20 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import allowed, describe, networks, policies, rollout, saved, spaces, tensors
+from jaxrl import (
+    allowed,
+    behaviour,
+    describe,
+    networks,
+    policies,
+    rollout,
+    saved,
+    spaces,
+    stepsizes,
+    tensors,
+    traces,
+)
+from jaxrl.agents.tabular import q_lambda
 from jaxrl.result import Policy
 from jaxrl.struct import static, struct
 from jaxrl.tensors import FileRefused
@@ -41,6 +54,15 @@ DQN = functools.partial(jaxrl.DQN, torso=MLP, **SMALL)
 SAC = functools.partial(jaxrl.SAC, actor=MLP, critic=MLP, **SMALL)
 R2D2 = functools.partial(jaxrl.R2D2, torso=GRU, num_steps=4, burn_in=2, length=4, **SMALL)
 
+TABLE = functools.partial(
+    jaxrl.QLambda,
+    exploration=behaviour.GLIE(2.0),
+    decay=stepsizes.Polynomial(0.7),
+    cut=q_lambda.retrace,
+    kind=traces.dutch,
+    trace=traces.Recent(64),
+)
+
 CASES: dict[str, tuple[Callable[[], Any], spaces.Space, spaces.Space]] = {
     "PPO": (PPO, VECTOR, spaces.Discrete(4)),
     "PPO masked": (PPO, masked(4), spaces.Discrete(4)),
@@ -57,6 +79,7 @@ CASES: dict[str, tuple[Callable[[], Any], spaces.Space, spaces.Space]] = {
     "DQN masked": (DQN, masked(4), spaces.Discrete(4)),
     "R2D2": (R2D2, VECTOR, spaces.Discrete(3)),
     "SAC": (SAC, VECTOR, TWO),
+    "table": (TABLE, spaces.Discrete(5), spaces.Discrete(4)),
 }
 
 
@@ -84,7 +107,7 @@ def play(one: Policy, batch: int = 16, explore: bool = False) -> np.ndarray:
 # ------------------------------------------------------------------------------------- the same
 
 
-QUICK = ("PPO Gaussian normalised", "PPO recurrent", "DQN masked", "SAC")
+QUICK = ("PPO Gaussian normalised", "PPO recurrent", "DQN masked", "SAC", "table")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import networks, optim, policies, random, returns, sequences
+from jaxrl import mesh, networks, optim, policies, random, returns, sequences
 from jaxrl.losses import policy as losses
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -228,6 +228,7 @@ class PPO:
             state, going = carry
             order = random.permutation(key, size).reshape(self.minibatches, -1)
             shuffled = jax.tree.map(lambda x: x[order], batch)  # [M, B / M, ...]
+            shuffled = mesh.spread(shuffled, axis=1)
             learned, metrics = jax.lax.scan(lambda s, b: self.learn(s, b, key), state, shuffled)
             if self.target_kl is None:
                 return (learned, going), metrics

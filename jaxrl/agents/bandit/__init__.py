@@ -1,0 +1,1 @@
+"""Bandits: which arm to pull, with and without a context."""

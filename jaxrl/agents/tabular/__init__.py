@@ -1,0 +1,1 @@
+"""Learning with tables: the classics, one family a file."""
