@@ -64,8 +64,10 @@ if TYPE_CHECKING:
     from jaxrl.agents.value.dqn import DQN
     from jaxrl.agents.value.r2d2 import R2D2
     from jaxrl.checkpoint import CheckpointError, Checkpoints
+    from jaxrl.dataset import Dataset
     from jaxrl.evaluate import Evaluation, evaluate
     from jaxrl.export.program import ExportedPolicy, load_exported
+    from jaxrl.fit import fit
     from jaxrl.guard import NonFinite
     from jaxrl.mdp import MDP
     from jaxrl.mesh import Mesh
@@ -107,6 +109,7 @@ _HOMES = {
     "CheckpointError": "jaxrl.checkpoint",
     "Checkpoints": "jaxrl.checkpoint",
     "DQN": "jaxrl.agents.value.dqn",
+    "Dataset": "jaxrl.dataset",
     "DifferentialSARSA": "jaxrl.agents.linear.differential_sarsa",
     "DoubleQLearning": "jaxrl.agents.tabular.q_learning",
     "DynaQ": "jaxrl.agents.tabular.dyna",
@@ -162,6 +165,7 @@ _HOMES = {
     "TrueOnlineTD": "jaxrl.agents.tabular.td_lambda",
     "UCB1": "jaxrl.agents.bandit.action_values",
     "evaluate": "jaxrl.evaluate",
+    "fit": "jaxrl.fit",
     "load_exported": "jaxrl.export.program",
     "load_policy": "jaxrl.saved",
     "restore": "jaxrl.resume",
@@ -174,6 +178,7 @@ _HOMES = {
 
 __all__ = [
     "DQN",
+    "Dataset",
     "GTD2",
     "LSPI",
     "LSTD",
@@ -236,6 +241,7 @@ __all__ = [
     "eligibility",
     "envs",
     "evaluate",
+    "fit",
     "features",
     "least_squares",
     "llm",

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxrl import devices, random, spaces
+from jaxrl.dataset import Dataset
 from jaxrl.struct import Bounds, is_static
 from jaxrl.types import MAX_COUNT, Env, Key, PyTree, Spec
 
@@ -113,13 +114,59 @@ def task(agent: Any, env: Any, steps: Any) -> Spec:
         )
     spec = Spec(env.obs_space, env.action_space, env.time_limit, int(steps))
     # Agents refuse in `init` what does not suit them. Running it abstractly costs no compilation.
-    lane = (
-        jax.tree.map(lambda x: np.ravel(x)[0] if np.ndim(x) else x, agent)
-        if stacked(agent)
-        else agent
-    )
+    lane = _lane(agent)
     jax.eval_shape(lambda key: lane.init(key, spec), jax.random.key(0))
     return spec
+
+
+def fitting(agent: Any, data: Dataset, steps: Any) -> Spec:
+    """Check agent, dataset and steps against one another; -> the Spec."""
+    if isinstance(agent, type):
+        raise TypeError(
+            f"agent is the class {agent.__name__}; write agent={agent.__name__}() to use it."
+        )
+    if not hasattr(agent, "learn") or not hasattr(agent, "batch_size"):
+        raise TypeError(
+            f"{type(agent).__name__} has no learn and batch_size, which learning from a dataset "
+            "needs; agents that learn from interaction are trained by jaxrl.train(agent, env, key)."
+        )
+    hyperparameters(agent)
+    positive_int(steps, "steps")
+    data.check()
+    if agent.batch_size > data.size:
+        raise ValueError(
+            f"batch_size={agent.batch_size} is more than the {data.size} examples of the dataset: "
+            f"write batch_size={data.size} or less."
+        )
+    spec = data.spec(int(steps))
+    lane = _lane(agent)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((agent.batch_size, *np.shape(x)[1:]), jnp.result_type(x)),
+        data.arrays,
+    )
+    key = jax.random.key(0)
+    jax.eval_shape(lambda b: lane.learn(lane.init(key, spec), b, key), batch)
+    return spec
+
+
+def start(agent: Any, spec: Spec, given: PyTree) -> None:
+    """`start=` of train and fit."""
+    if given is None:
+        return
+    if not hasattr(agent, "start_from"):
+        raise TypeError(
+            f"{type(agent).__name__} has no start_from: it cannot begin with start=; leave it out."
+        )
+    lane = _lane(agent)
+    key = jax.random.key(0)
+    jax.eval_shape(lambda given: lane.start_from(lane.init(key, spec), given), given)
+
+
+def _lane(agent: Any) -> Any:
+    """One setting of a stack of them."""
+    if not stacked(agent):
+        return agent
+    return jax.tree.map(lambda x: np.ravel(x)[0] if np.ndim(x) else x, agent)
 
 
 def _is_agent(agent: Any) -> None:

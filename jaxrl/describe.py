@@ -12,6 +12,7 @@ import base64
 import dataclasses
 import enum
 import functools
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ PUBLIC = ("jax.nn", "jax.numpy", "flax.linen", "optax")
 
 FEW = 16
 """Arrays up to this size are written as numbers, larger ones as base64."""
+
+LARGE = 2**24
+"""Arrays of more bytes are compared by their hash, and must be given again."""
 
 
 class NotDescribed(ValueError):
@@ -146,6 +150,9 @@ def _array(value: np.ndarray[Any, Any]) -> Json:
     finite = value.dtype.kind != "f" or bool(np.isfinite(value).all())
     if value.size <= FEW and finite and value.dtype.kind in "fiub":
         return {**head, "values": value.ravel().tolist()}
+    if value.nbytes > LARGE:
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return {"opaque": f"array of {value.dtype.name}{list(value.shape)}, sha256 {digest}"}
     return {**head, "base64": base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()}
 
 
@@ -177,6 +184,8 @@ def _object(value: Any) -> Json:
                 type(value),
                 {"make": name, "constants": {k: describe(v) for k, v in constants.items()}},
             )
+    if callable(getattr(value, "opaque", None)) and not isinstance(value, type):
+        return {"opaque": value.opaque()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _named(type(value), {"fields": _fields(value)})
     name = name_of(value)

@@ -323,6 +323,11 @@ class Keeper:
         name = self.options.metric
         if name is None:
             name = "evaluate/return" if self.plan.evaluate_points else "episode/return"
+            if name not in metrics:
+                raise ValueError(
+                    'Checkpoints(best=...) of a run without returns: write metric="...", one of '
+                    f"{', '.join(sorted(metrics))}."
+                )
         if name not in metrics:
             raise ValueError(
                 f"Checkpoints(metric={name!r}): there is no such metric; write one of "

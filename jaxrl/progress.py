@@ -56,15 +56,17 @@ class Progress:
         agent: Any,
         lanes: Lanes | None,
         begun: int = 0,
+        per_iteration: int | None = None,
     ) -> None:
         self.place = place()
         self.show = show if show is not None else self.place != "elsewhere"
         self.sparse = show is None and self.place == "ci"
         self.iterations, self.begun = iterations, begun
-        self.per_iteration = agent.num_envs * agent.num_steps
+        self.per_iteration = per_iteration or agent.num_envs * agent.num_steps
         self.runs = 1 if lanes is None else lanes.count
         self.name = _name(agent)
-        self._returns = np.full(self.runs, np.nan)  # the last that is known of each run
+        self._what = "return"
+        self._last = np.full(self.runs, np.nan)  # the last that is known of each run
         self._said = time.monotonic()
         self._width = 0
         self._display: Any = None
@@ -93,10 +95,12 @@ class Progress:
     def advanced(self, iterations: int, metrics: Metrics, timing: Timing) -> None:
         if not self.show:
             return
-        returns = np.asarray(metrics["episode/return"], float)
-        rows = returns.reshape(-1, returns.shape[-1])[: self.runs]  # the lanes after are padding
+        self._what = "return" if "episode/return" in metrics else "loss"
+        name = "episode/return" if self._what == "return" else "loss/total"
+        values = np.asarray(metrics[name], float)
+        rows = values.reshape(-1, values.shape[-1])[: self.runs]  # the lanes after are padding
         for column in rows.T:
-            self._returns = np.where(np.isnan(column), self._returns, column)
+            self._last = np.where(np.isnan(column), self._last, column)
         if self.sparse and time.monotonic() - self._said < SPARSE:
             return
         self._said = time.monotonic()
@@ -116,13 +120,16 @@ class Progress:
         return "  ".join(parts)
 
     def _spread(self) -> str:
-        known = self._returns[~np.isnan(self._returns)]
+        known = self._last[~np.isnan(self._last)]
         if not known.size:
             return "no episode ended yet"
-        text = f"return {known.mean():.1f}"
+        digits = 1 if self._what == "return" else 4
+        text = f"{self._what} {known.mean():.{digits}f}"
         if self.runs > 1:
             sign = "±" if _unicode() else "+-"
-            text += f" {sign} {known.std():.1f} over {known.size} run{'s' * (known.size > 1)}"
+            text += (
+                f" {sign} {known.std():.{digits}f} over {known.size} run{'s' * (known.size > 1)}"
+            )
         return text
 
     def _put(self, text: str, final: bool) -> None:

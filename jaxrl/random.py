@@ -117,17 +117,42 @@ def permutation(key: Key, n: int) -> jax.Array:
     """
     if n < FEW:
         return jnp.argsort(jax.random.bits(key, (n,))).astype(jnp.int32)
+    size = 2 ** (n - 1).bit_length()
+    x = _shuffled(key, n, jnp.arange(size, dtype=jnp.uint32)).astype(jnp.int32)
+    if size == n:
+        return x
+    inside = x < n
+    place = jnp.where(inside, jnp.cumsum(inside) - 1, n)
+    return jnp.zeros(n, jnp.int32).at[place].set(x, mode="drop")
+
+
+def permuted(key: Key, n: int, index: jax.Array) -> jax.Array:
+    """Elements `index` of a random order of 0 .. n-1, without making the rest of it: an order of
+    millions of examples is never in memory. (Not the same order as `permutation`'s.)
+
+    An image beyond n is sent through the network again until it lies inside: along its cycle, so
+    that no two elements meet.
+    """
+    if n < FEW:
+        return permutation(key, n)[index]
+
+    def outside(x: jax.Array) -> jax.Array:
+        return (x >= n).any()
+
+    def again(x: jax.Array) -> jax.Array:
+        return jnp.where(x >= n, _shuffled(key, n, x), x)
+
+    start = _shuffled(key, n, index.astype(jnp.uint32))
+    return jax.lax.while_loop(outside, again, start).astype(jnp.int32)
+
+
+def _shuffled(key: Key, n: int, x: jax.Array) -> jax.Array:
+    """A random bijection of the 2^b numbers that cover n, at x."""
     bits = (n - 1).bit_length()
     high_bits, low_bits = bits // 2, bits - bits // 2
-    x = jnp.arange(2**bits, dtype=jnp.uint32)
     high, low = x >> np.uint32(low_bits), x & np.uint32(2**low_bits - 1)
     for round_key in jax.random.bits(key, (FEISTEL_ROUNDS,)):
         mixed = _mix(low * np.uint32(0x9E3779B9) + round_key)
         high, low = low, high ^ (mixed & np.uint32(2**high_bits - 1))
         high_bits, low_bits = low_bits, high_bits
-    x = ((high << np.uint32(low_bits)) | low).astype(jnp.int32)
-    if 2**bits == n:
-        return x
-    inside = x < n
-    place = jnp.where(inside, jnp.cumsum(inside) - 1, n)
-    return jnp.zeros(n, jnp.int32).at[place].set(x, mode="drop")
+    return (high << np.uint32(low_bits)) | low

@@ -206,9 +206,12 @@ class Result:
     def __repr__(self) -> str:
         runs = "1 run" if self.runs is None else f"{self.runs} runs"
         text = f"Result({type(self.agent).__name__}, {runs} x {int(np.max(self.steps)):,} steps"
-        returns = np.asarray(self.metrics["episode/return"])
-        if returns.shape[-1]:
-            text += f", last return {np.nanmean(returns[..., -1]):.2f}"
+        name, what, digits = "episode/return", "return", 2
+        if name not in self.metrics:
+            name, what, digits = "loss/total", "loss", 4
+        values = np.asarray(self.metrics[name])
+        if values.shape[-1]:
+            text += f", last {what} {np.nanmean(values[..., -1]):.{digits}f}"
         if self.timing.steps:
             text += (
                 f", compiled in {self.compile_seconds:.1f} s, {self.steps_per_second:,.0f} steps/s"

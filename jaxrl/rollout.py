@@ -79,21 +79,28 @@ def act(
     return agent.act(state, obs, key, explore, memory)
 
 
-def _draw_spares(env: Env, key: Key, count: int, num_envs: int) -> PyTree:
-    keys = jax.random.split(key, (count, num_envs))
-    return jax.vmap(jax.vmap(env.reset))(keys)
+def _keys(agent: Agent, key: Key, count: int) -> Key:
+    """[count, N] keys of starts. An agent with `group=G` gets G environments in a row that begin
+    alike: a language model that compares several answers to one question."""
+    group = getattr(agent, "group", 1)
+    keys = jax.random.split(key, (count, agent.num_envs // group))
+    return keys if group == 1 else jnp.repeat(keys, group, axis=1)
+
+
+def _draw_spares(agent: Agent, env: Env, key: Key, count: int) -> PyTree:
+    return jax.vmap(jax.vmap(env.reset))(_keys(agent, key, count))
 
 
 def start(agent: Agent, env: Env, key: Key, reset_every: int = RESET_EVERY) -> Streams:
     num_envs = agent.num_envs
     first_key, spare_key = jax.random.split(key)
-    env_state, obs = jax.vmap(env.reset)(jax.random.split(first_key, num_envs))
+    env_state, obs = jax.vmap(env.reset)(_keys(agent, first_key, 1)[0])
     streams = Streams(
         env_state=env_state,
         obs=obs,
         first=jnp.ones(num_envs, bool),
         memory=initial_memory(agent, num_envs),
-        spares=_draw_spares(env, spare_key, max(1, agent.num_steps // reset_every), num_envs),
+        spares=_draw_spares(agent, env, spare_key, max(1, agent.num_steps // reset_every)),
         used=jnp.zeros(num_envs, jnp.int32),
         episode_return=jnp.zeros(num_envs),
         episode_length=jnp.zeros(num_envs, jnp.int32),
@@ -102,16 +109,16 @@ def start(agent: Agent, env: Env, key: Key, reset_every: int = RESET_EVERY) -> S
 
 
 def _refill(
-    env: Env, streams: Streams, key: Key, iteration: jax.Array, num_steps: int, reset_every: int
+    agent: Agent, env: Env, streams: Streams, key: Key, iteration: jax.Array, reset_every: int
 ) -> Streams:
     """Draw new spares, every iteration or, for rollouts shorter than `reset_every`, once in so
     many. `iteration` is a counter, hence the same for all runs, hence the branch stays one."""
-    num_envs = streams.used.shape[0]
+    num_envs, num_steps = agent.num_envs, agent.num_steps
     period = max(1, reset_every // num_steps)
 
     def draw(_: PyTree) -> tuple[PyTree, jax.Array]:
         count = max(1, num_steps // reset_every)
-        return _draw_spares(env, key, count, num_envs), jnp.zeros(num_envs, jnp.int32)
+        return _draw_spares(agent, env, key, count), jnp.zeros(num_envs, jnp.int32)
 
     if period == 1:
         spares, used = draw(None)
@@ -190,7 +197,7 @@ def collect(
     num_envs, num_steps = agent.num_envs, agent.num_steps
     spare_key, act_key, env_key = jax.random.split(key, 3)
     iteration = jnp.asarray(iteration, jnp.int32)
-    streams = spread(_refill(env, streams, spare_key, iteration, num_steps, reset_every))
+    streams = spread(_refill(agent, env, streams, spare_key, iteration, reset_every))
     act_keys = jax.random.split(act_key, num_steps)
     env_keys = mesh.spread(jax.random.split(env_key, (num_steps, num_envs)), axis=1)
 

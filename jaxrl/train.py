@@ -37,6 +37,7 @@ from jaxrl import (
 from jaxrl import guard as guards
 from jaxrl import mesh as meshes
 from jaxrl.checkpoint import CheckpointError, Checkpoints
+from jaxrl.dataset import Dataset
 from jaxrl.evaluate import MAX_STEPS, play
 from jaxrl.host import HostEnv
 from jaxrl.lanes import Lanes
@@ -80,6 +81,7 @@ class Plan:
     lanes: Lanes | None  # None: a single run, without a lane axis
     guard: bool = False
     envs: int = 1  # devices that share each run
+    per_iteration: int = 1  # steps of a run
 
     @property
     def devices(self) -> int:
@@ -102,11 +104,13 @@ class Plan:
         return ends[ends > begun]
 
 
-def begin(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
+def begin(agent: Agent, env: Env, key: Key, plan: Plan, start: PyTree = None) -> Run:
     init_key, env_key = jax.random.split(jax.random.fold_in(key, 2**31))
     state = agent.init(init_key, plan.spec)
+    if start is not None:
+        state = agent.start_from(state, start)  # pyright: ignore
     streams = None  # a host's environments are no arrays: see jaxrl.host_train
-    if not isinstance(env, HostEnv):
+    if not isinstance(env, HostEnv | Dataset):
         streams = rollout.start(agent, env, env_key, plan.reset_every)
     run = Run(meshes.whole(state), streams, Counter.zero())
     if plan.guard:
@@ -123,8 +127,14 @@ def _metrics(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> Metrics:
 
 
 def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run, Metrics]:
-    """One rollout and one update."""
+    """One rollout and one update, or one batch of a dataset and one gradient step."""
     count = run.iteration.value
+    if isinstance(env, Dataset):
+        gradient: Any = agent
+        order = jax.random.fold_in(key, 2**31 + 2)
+        batch = meshes.spread(env.batch(order, count, gradient.batch_size))
+        state, metrics = gradient.learn(run.state, batch, jax.random.fold_in(key, count))
+        return _checked(run, state, None, metrics)
     rollout_key, update_key = jax.random.split(jax.random.fold_in(key, count))
     assert run.streams is not None
     streams, experience, episodes = rollout.collect(
@@ -137,9 +147,16 @@ def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run
         "episode/length": episodes.lengths,
         "episode/count": episodes.count,
     }
+    return _checked(run, state, streams, metrics)
+
+
+def _checked(
+    run: Run, state: Any, streams: Streams | None, metrics: Metrics
+) -> tuple[Run, Metrics]:
+    """The run after an iteration, looked through where that was asked for."""
     health = run.health
     if health is not None:
-        health, metrics = guards.check(health, state, metrics, count)
+        health, metrics = guards.check(health, state, metrics, run.iteration.value)
     state, health, metrics = meshes.whole((state, health, metrics))
     return Run(state, streams, run.iteration.add(1), health), metrics
 
@@ -166,10 +183,11 @@ def _point(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run,
     run, sums, counts = jax.lax.fori_loop(0, bound, body, (run, zeros, zeros))
     metrics = dict(zip(names, sums / counts, strict=True))
     totals = dict(zip(names, sums, strict=True))
-    episodes = totals["episode/count"]
-    for name in ("episode/return", "episode/length"):
-        metrics[name] = totals[name] / episodes
-    metrics["episode/count"] = episodes
+    if "episode/count" in totals:
+        episodes = totals["episode/count"]
+        for name in ("episode/return", "episode/length"):
+            metrics[name] = totals[name] / episodes
+        metrics["episode/count"] = episodes
     if plan.evaluate_points:
         due = run.iteration.value % (plan.per_point * plan.evaluate_points) == 0
         due |= run.iteration.value == plan.iterations
@@ -207,16 +225,17 @@ def _split(agent: Agent, key: Key, plan: Plan) -> tuple[PyTree, PyTree]:
     return agent, (None, key)
 
 
-def _begin_all(agent: Agent, env: Env, key: Key, plan: Plan) -> Run:
+def _begin_all(agent: Agent, env: Env, key: Key, plan: Plan, start: PyTree = None) -> Run:
     if plan.lanes is None:
-        return begin(agent, env, key, plan)
+        return begin(agent, env, key, plan, start)
     common, own = _split(agent, key, plan)
 
     def one(shared: PyTree, split: PyTree) -> Run:
+        common, env, start = shared
         agent, key = split
-        return begin(shared[0] if agent is None else agent, shared[1], key, plan)
+        return begin(common if agent is None else agent, env, key, plan, start)
 
-    return lanes.each(one, (common, env), own, plan.lanes)
+    return lanes.each(one, (common, env, start), own, plan.lanes)
 
 
 def _points_all(
@@ -247,6 +266,7 @@ class _Call:
     env: Any
     key: Key
     plan: Plan
+    start: PyTree = None
 
 
 def _prepare(
@@ -258,14 +278,17 @@ def _prepare(
     evaluate_every: int | None,
     evaluate_episodes: int,
     log_every: int | None,
-    reset_every: int,
+    reset_every: int | None,
     together: int | None,
     every: int | None = None,
     guard: bool = False,
     mesh: Mesh | None = None,
+    start: PyTree = None,
 ) -> _Call:
-    traced = checks.is_traced((agent, env, key))
-    spec = checks.task(agent, env, steps)
+    traced = checks.is_traced((agent, env, key, start))
+    data = isinstance(env, Dataset)
+    spec = checks.fitting(agent, env, steps) if data else checks.task(agent, env, steps)
+    checks.start(agent, spec, start)
     hosted = isinstance(env, HostEnv)
     if hosted:
         host.check(agent, env, traced)
@@ -275,7 +298,7 @@ def _prepare(
                 "away, or use an environment of jaxrl.envs.make."
             )
     key, count = checks.keys(key, agent)
-    wish = meshes.parse(mesh, agent.num_envs, count)
+    wish = meshes.parse(mesh, agent.batch_size if data else agent.num_envs, count)
     if traced and mesh is not None:
         raise TypeError(
             f"mesh={mesh} lays out devices, which a program inside jit or vmap cannot: call "
@@ -286,6 +309,8 @@ def _prepare(
         if value is not None:
             checks.positive_int(value, name)
     checks.positive_int(evaluate_episodes, "evaluate_episodes")
+    if reset_every is None:
+        reset_every = getattr(agent, "reset_every", RESET_EVERY)
     checks.positive_int(reset_every, "reset_every")
     if together is not None:
         checks.positive_int(together, "lanes")
@@ -293,7 +318,7 @@ def _prepare(
         # Agents of a few operations per step say how many.
         suits = getattr(agent, "together", None)
         together = None if suits is None else suits(spec)
-    per_iteration = agent.num_envs * agent.num_steps
+    per_iteration = 1 if data else agent.num_envs * agent.num_steps
     iterations = steps // per_iteration
     spacing = log_every or min(steps / POINTS, every or steps)
     if every is not None and every < spacing:
@@ -319,9 +344,10 @@ def _prepare(
         lanes=None if count is None else arrange(count, together),
         guard=guard,
         envs=wish.envs,
+        per_iteration=per_iteration,
     )
     if traced:
-        return _Call(agent, env, key, plan)
+        return _Call(agent, env, key, plan, start)
     # A single run that is not shared is made by every process for itself.
     processes = jax.process_count() if count is not None or wish.envs > 1 else 1
     checks.memory(agent, spec, count or 1, wish.envs, processes)
@@ -331,7 +357,7 @@ def _prepare(
         if checks.stacked(agent):
             agent = jax.tree.map(lambda x: jnp.broadcast_to(x, count), agent)
             agent = lanes.pad(agent, plan.lanes)
-    return _Call(agent, env, key, plan)
+    return _Call(agent, env, key, plan, start)
 
 
 def _strong(tree: PyTree, dtype: Any = None) -> PyTree:
@@ -347,7 +373,7 @@ def _result(
     ends: np.ndarray[Any, Any],
 ) -> Result:
     """`metrics` without padding, at the iterations `ends`."""
-    plan = call.plan
+    plan, data = call.plan, isinstance(call.env, Dataset)
     agent, state, health = call.agent, *distributed.gathered((run.state, run.health))
     if plan.lanes is not None:
         state = lanes.trim(state, plan.lanes)
@@ -356,17 +382,16 @@ def _result(
             agent = lanes.trim(agent, plan.lanes)
     if health is not None:
         state = guards.mended(health, state)
-    per_iteration = agent.num_envs * agent.num_steps
-    steps = jnp.asarray(ends) * per_iteration
+    steps = jnp.asarray(ends) * plan.per_iteration
     return Result(
         agent=agent,
         state=state,
         metrics=metrics,
-        steps=jnp.broadcast_to(steps, metrics["episode/return"].shape),
+        steps=jnp.broadcast_to(steps, next(iter(metrics.values())).shape),
         spec=plan.spec,
         timing=timing,
         sick=_sick(call, run, metrics),
-        task=None if checks.is_traced((call.env, metrics)) else Task(call.env),
+        task=None if data or checks.is_traced((call.env, metrics)) else Task(call.env),
     )
 
 
@@ -384,7 +409,7 @@ def train(
     evaluate_every: int | None = None,
     evaluate_episodes: int = 128,
     log_every: int | None = None,
-    reset_every: int = RESET_EVERY,
+    reset_every: int | None = None,
     lanes: int | None = None,
     checkpoint: str | Path | Checkpoints | None = None,
     every: int | None = None,
@@ -392,6 +417,7 @@ def train(
     guard: bool = False,
     log: Any = None,
     mesh: Mesh | None = None,
+    start: PyTree = None,
 ) -> Result:
     """Train `agent` on `env` for `steps` environment steps per run (rounded down to whole
     iterations of `agent.num_envs * agent.num_steps`).
@@ -405,7 +431,8 @@ def train(
     `progress` shows a line per second: None means only on a terminal. `evaluate_every` adds
     `evaluate/return`, the mean of `evaluate_episodes` episodes played without exploration, about
     every so many steps. `log_every` sets the spacing of the learning curves (a hundred points by
-    default). `reset_every` is explained in `jaxrl.rollout`; 1 makes every start a fresh one.
+    default). `reset_every` is explained in `jaxrl.rollout`; 1 makes every start a fresh one, 16 is
+    the default of most agents.
 
     `checkpoint` is a folder in which everything needed to go on is saved about `every` so many
     steps (ten times by default) and at the end; `resume=True` goes on from the newest of what is
@@ -417,8 +444,13 @@ def train(
     `log` is where the metrics go while the run goes on: a folder, a sink of `jaxrl.sinks` or one of
     your own, or a list of those; a folder for checkpoints gets them in any case. See
     docs/watching.md.
+
+    `start` is what the agent begins with instead of random parameters, where it can begin with
+    something: the parameters of a language model, say. A run that is resumed does not need it.
     """
     folders, sinks = record.parse(log)
+    if isinstance(start, Result):
+        start = start.state
     _check_options(checkpoint, every, resume, guard)
     call = _prepare(
         agent,
@@ -433,9 +465,10 @@ def train(
         every=every,
         guard=guard,
         mesh=mesh,
+        start=start,
     )
     plan = call.plan
-    if checks.is_traced((agent, env, key)):
+    if checks.is_traced((agent, env, key, start)):
         if checkpoint is not None or guard or log is not None:
             name = "guard" if guard else "log" if checkpoint is None else "checkpoint"
             raise TypeError(
@@ -445,7 +478,7 @@ def train(
         # Constants of the caller's program must not be folded into ours: same numbers, same bits.
         own = (_strong(call.agent, jnp.float32), _strong(call.env))
         agent, env = jax.lax.optimization_barrier(own)
-        run = _begin_all(agent, env, call.key, plan)
+        run = _begin_all(agent, env, call.key, plan, start)
         run, metrics = _points_all(agent, env, run, call.key, plan, plan.points, plan.points)
         return _result(call, run, _trim(metrics, plan), Timing(), plan.ends())
 
@@ -456,7 +489,7 @@ def train(
         "log_every": log_every,
         "evaluate_every": evaluate_every,
         "evaluate_episodes": evaluate_episodes,
-        "reset_every": reset_every,
+        "reset_every": plan.reset_every,
         "lanes": lanes,
         "every": every,
         "guard": guard,
@@ -558,8 +591,7 @@ def _keeper(
         begin = functools.partial(_begin_all, plan=plan)
         return jax.eval_shape(begin, call.agent, call.env, call.key)
 
-    per_iteration = call.agent.num_envs * call.agent.num_steps
-    return keeper.Keeper(options, resume, content, call.plan, shapes, per_iteration)
+    return keeper.Keeper(options, resume, content, call.plan, shapes, call.plan.per_iteration)
 
 
 def _open(log: record.Log, call: _Call, content: dict[str, Any], past: Past | None) -> None:
@@ -567,8 +599,8 @@ def _open(log: record.Log, call: _Call, content: dict[str, Any], past: Past | No
     if past is None:
         log.open(content, [], None)
     else:
-        per_iteration = call.agent.num_envs * call.agent.num_steps
-        log.open(content, [int(x) * per_iteration for x in past.ends], past.metrics)
+        each = call.plan.per_iteration
+        log.open(content, [int(x) * each for x in past.ends], past.metrics)
 
 
 def _drive(
@@ -597,9 +629,10 @@ def _drive(
         made = sum(_points_in(row) for row in rows)
         ends = np.concatenate([begun, plan.ends(begun[-1] if begun.size else 0)])[:made]
         if log is not None:
-            each = call.agent.num_envs * call.agent.num_steps
             log.after(
-                [int(x) * each for x in ends[made - _points_in(rows[-1]) :]], rows[-1], timing
+                [int(x) * plan.per_iteration for x in ends[made - _points_in(rows[-1]) :]],
+                rows[-1],
+                timing,
             )
         sick = _sick(call, run, new)
         if len(sick) == (1 if plan.lanes is None else plan.lanes.count):
@@ -622,16 +655,15 @@ def _drive(
 
 
 def _points_in(metrics: Metrics) -> int:
-    return metrics["episode/return"].shape[-1]
+    return next(iter(metrics.values())).shape[-1]
 
 
 def _sick(call: _Call, run: Run, metrics: Metrics) -> tuple[guards.Sick, ...]:
     if run.health is None:
         return ()
     runs = None if call.plan.lanes is None else call.plan.lanes.count
-    per_iteration = call.agent.num_envs * call.agent.num_steps
     health = distributed.gathered(run.health)
-    return guards.report(health, run.state, metrics, per_iteration, runs)
+    return guards.report(health, run.state, metrics, call.plan.per_iteration, runs)
 
 
 def restored(agent: Any, env: Any, key: Key, content: Any, read: Callable[..., Past]) -> Result:
@@ -655,7 +687,7 @@ def stream(
     log_every: int | None = None,
     evaluate_every: int | None = None,
     evaluate_episodes: int = 128,
-    reset_every: int = RESET_EVERY,
+    reset_every: int | None = None,
     lanes: int | None = None,
     mesh: Mesh | None = None,
 ) -> Iterator[tuple[Any, Metrics]]:
@@ -704,7 +736,8 @@ def _chunks(
     if begun >= call.plan.iterations:
         return
     progress = progress if distributed.first() else False
-    show = Progress(progress, call.plan.iterations, call.agent, call.plan.lanes, begun)
+    plan = call.plan
+    show = Progress(progress, plan.iterations, call.agent, plan.lanes, begun, plan.per_iteration)
     try:
         with _program(call, donate) as advance:
             yield from _advance(call, show, advance, chunk, past, every, start)
@@ -764,7 +797,7 @@ def _advance(
     with plan.scope():
         run = past.run if past is not None else start
         if run is None:
-            run = _begin_jit(*given, plan=plan)
+            run = _begin_jit(*given, plan=plan, start=call.start)
         # No points: compiles, and runs nothing.
         run, _ = jax.block_until_ready(advance(*given[:2], run, given[2], count=0))
     compile_seconds = time.perf_counter() - began
@@ -789,7 +822,7 @@ def _advance(
             compile_seconds=compile_seconds,
             memory=0 if needed is None else needed.total,
             run_seconds=time.perf_counter() - began,
-            steps=(iterations - begun) * call.agent.num_envs * call.agent.num_steps * runs,
+            steps=(iterations - begun) * plan.per_iteration * runs,
         )
         show.advanced(iterations, metrics, timing)
         yield run, {name: jnp.asarray(row) for name, row in metrics.items()}, timing

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.llm import scoring
 from jaxrl.llm.lora import variables as variables_of
 from jaxrl.llm.model import Cache, Transformer, empty_cache
-from jaxrl.llm.sampling import Sampling, kept, log_probs, pack_bits, tempered, unpack_bits
+from jaxrl.llm.sampling import Sampling, kept, log_probs, pack_bits, tempered
 from jaxrl.struct import struct
 
 Carry = tuple[jax.Array, jax.Array, jax.Array, Any, Cache, "Completions"]
@@ -161,52 +162,11 @@ def score(
 
     tokens, mask: the prompts [B, P], with R a multiple of B
     """
-    R, L = out.tokens.shape
-    B, P = tokens.shape
-    mask = jnp.ones((B, P), bool) if mask is None else mask.astype(bool)
+    B, R = len(tokens), len(out.tokens)
+    mask = jnp.ones(tokens.shape, bool) if mask is None else mask.astype(bool)
     tokens, mask = (jnp.repeat(a, R // B, axis=0) for a in (tokens, mask))
-    whole = jnp.concatenate([tokens, out.tokens], axis=1)
-    x, _ = network.apply(
-        variables_of(params),
-        whole,
-        jnp.concatenate([mask, out.mask], 1),
-        None,
-        P + L,
-        method="hidden",
-    )
-    # The token before the first drawn one is the last real one of the prompt.
-    last = P - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    first = jnp.take_along_axis(x, last[:, None, None], axis=1)
-    x = jnp.concatenate([first, x[:, P : P + L - 1]], axis=1)  # [R, L, D]
-    V, s = network.config.vocab, out.sampling
-    seen = jnp.zeros((R, V), bool)
-    if s.repetition_penalty is not None:
-        seen = seen.at[jnp.arange(R)[:, None], tokens].max(mask)
-    parts = -(-L // chunk)
-    chunk = -(-L // parts)
-
-    def split(a: jax.Array) -> jax.Array:  # [R, L, ..] -> [parts, R, chunk, ..]
-        a = jnp.pad(a, [(0, 0), (0, parts * chunk - L)] + [(0, 0)] * (a.ndim - 2))
-        return a.reshape(R, parts, chunk, *a.shape[2:]).swapaxes(0, 1)
-
-    @jax.checkpoint
-    def of_chunk(seen: jax.Array, part: Any) -> tuple[jax.Array, jax.Array]:
-        x, token, real, words = part
-        logits: Any = network.apply(variables_of(params), x, method="head")
-        before = None
-        if s.repetition_penalty is not None:
-            new = jax.nn.one_hot(token, V, dtype=bool) & real[..., None]
-            so_far = jax.lax.associative_scan(jnp.logical_or, new, axis=1) | seen[:, None]
-            before = jnp.concatenate([seen[:, None], so_far[:, :-1]], axis=1)
-            seen = so_far[:, -1]
-        keep = None if words is None else unpack_bits(words, V).at[..., 0].max(~real)
-        each = log_probs(tempered(logits, s, before), keep)
-        own = jnp.take_along_axis(each, token[..., None], axis=-1)[..., 0]
-        return seen, jnp.where(real, own, 0.0)
-
-    parts_of = jax.tree.map(split, (x, out.tokens, out.mask, out.kept))
-    _, found = jax.lax.scan(of_chunk, seen, parts_of)
-    return found.swapaxes(0, 1).reshape(R, -1)[:, :L]
+    drawn = out.tokens, out.mask, out.kept, out.sampling
+    return scoring.of_completions(network, params, tokens, mask, *drawn, chunk=chunk)[0]
 
 
 def pad(texts: Sequence[Sequence[int]], room: int | None = None) -> tuple[Any, Any]:
