@@ -10,7 +10,7 @@ is one of many, needs no cursor.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,8 @@ class Dataset:
         return jax.tree.leaves(self.arrays)[0].shape[0]
 
     def spec(self, steps: int) -> Spec:
-        spaces: Any = (self.obs_space, self.action_space)
-        return Spec(*spaces, None, steps)
+        obs, action = cast(Any, self.obs_space), cast(Any, self.action_space)
+        return Spec(obs, action, None, steps)
 
     def batch(self, key: Key, count: jax.Array, size: int) -> PyTree:
         """Batch number `count`, [size, ...]. What does not fill a batch at the end of an epoch is

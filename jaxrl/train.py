@@ -298,7 +298,8 @@ def _prepare(
                 "away, or use an environment of jaxrl.envs.make."
             )
     key, count = checks.keys(key, agent)
-    wish = meshes.parse(mesh, agent.batch_size if data else agent.num_envs, count)
+    shared: int = getattr(agent, "batch_size" if data else "num_envs")
+    wish = meshes.parse(mesh, shared, count)
     if traced and mesh is not None:
         raise TypeError(
             f"mesh={mesh} lays out devices, which a program inside jit or vmap cannot: call "
@@ -310,7 +311,7 @@ def _prepare(
             checks.positive_int(value, name)
     checks.positive_int(evaluate_episodes, "evaluate_episodes")
     if reset_every is None:
-        reset_every = getattr(agent, "reset_every", RESET_EVERY)
+        reset_every = int(getattr(agent, "reset_every", RESET_EVERY))
     checks.positive_int(reset_every, "reset_every")
     if together is not None:
         checks.positive_int(together, "lanes")

@@ -57,11 +57,16 @@ class Answers:
         return self.mask.sum(axis=1).astype(jnp.float32)
 
 
+def rooms(spec: Spec) -> tuple[int, int]:
+    """Tokens of a prompt and of an answer, at most."""
+    return spec.obs_space.shape[0], spec.action_space.shape[0]  # pyright: ignore
+
+
 def check(spec: Spec, network: Transformer) -> None:
     """Refuse tasks that do not speak in tokens, or in others than the network's."""
     for name, space in (("obs_space", spec.obs_space), ("action_space", spec.action_space)):
-        one_row = isinstance(space, spaces.Box) and len(space.shape) == 1
-        if not one_row or not jnp.issubdtype(space.dtype, jnp.integer):
+        row = isinstance(space, spaces.Box) and len(space.shape) == 1
+        if not row or not jnp.issubdtype(space.dtype, jnp.integer):
             raise TypeError(
                 f"env.{name} is {spaces.describe(space)}; a language model reads and writes rows "
                 "of token ids, Box(-1, vocab - 1, (length,), int32): see jaxrl.llm.tasks."
@@ -93,12 +98,26 @@ def draw(
         prompts != NONE,
         key,
         sampling,
-        max_new=spec.action_space.shape[0],
+        max_new=rooms(spec)[1],
         group=group,
         stop=network.config.eos,
     )
     drawn = Drawn(out.log_probs, out.kept, out.stopped)
     return ActOut(jnp.where(out.mask, out.tokens, NONE), drawn)
+
+
+def reply(
+    agent: Any, state: Any, obs: jax.Array, key: Key, explore: bool, params: Any = None
+) -> ActOut:
+    """What agents that learn from datasets answer when they are tried on a task."""
+    if state.spec.action_space is None:
+        raise ValueError(
+            "this model was fitted to a dataset that does not say how long answers may be: give "
+            "jaxrl.Dataset(arrays, obs_space=task.obs_space, action_space=task.action_space)."
+        )
+    sampling = Sampling(greedy=not explore)
+    params = state.params if params is None else params
+    return draw(agent.network, params, state.spec, obs, key, sampling, 1)
 
 
 def from_rollout(rollout: Rollout) -> Answers:

@@ -301,7 +301,7 @@ class GRPO:
             return None
         if self.greedy:
             raise ValueError("rounds above 1 look for groups that differ, which greedy=1 does not.")
-        R, (P,), (L,) = self.num_envs, spec.obs_space.shape, spec.action_space.shape
+        R, (P, L) = self.num_envs, answers.rooms(spec)
         words = -(-self.network.config.vocab // 32)
         zeros = jnp.zeros((R, L))
         rows = Answers(
@@ -351,7 +351,8 @@ class GRPO:
         def wait(state: State) -> tuple[State, Metrics]:
             return state, {n: jnp.full(x.shape, jnp.nan, x.dtype) for n, x in shapes.items()}
 
-        state, metrics = jax.lax.cond(ready, learn, wait, state)
+        after, metrics = jax.lax.cond(ready, learn, wait, state)
+        state = dataclasses.replace(after, updates=state.updates)  # the same in all lanes
         over = ready | (rounds >= self.rounds)
         zero = jnp.zeros((), jnp.int32)
         pending = Pending(batch, jnp.where(over, zero, groups), jnp.where(over, zero, rounds))

@@ -20,9 +20,25 @@ from jaxrl.llm.checkpoint import LanguageModel
 from jaxrl.llm.layout import flatten
 from jaxrl.llm.lora import ATTENTION, FORWARD, Adapted, adapt
 from jaxrl.struct import Float, param, static, struct
-from jaxrl.types import Key, Metrics, PyTree
+from jaxrl.types import Counter, Key, Metrics, PyTree, Spec
 
 Schedule = Callable[[jax.Array], jax.Array]
+
+
+@struct
+class Tuned:
+    """The state of methods that need nothing else."""
+
+    params: PyTree
+    reference: PyTree  # the model as it began; None where nobody asks, or adapters have it as base
+    opt: optax.OptState
+    updates: Counter
+    spec: Spec = static()
+
+    @property
+    def share(self) -> jax.Array:
+        """Of the run, what lies behind us."""
+        return jnp.minimum(self.updates.value / max(1, self.spec.steps), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +98,20 @@ def fresh(network: Any, key: Key, lora: Lora | None) -> PyTree:
     return adapt(adapters, params, rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
 
 
+def _adapted(x: Any) -> bool:
+    return isinstance(x, Adapted)
+
+
 def trainable(params: PyTree) -> PyTree:
-    return params.lora if isinstance(params, Adapted) else params
+    """The parameters without the bases of adapters."""
+    return jax.tree.map(lambda x: x.lora if _adapted(x) else x, params, is_leaf=_adapted)
 
 
 def with_trainable(params: PyTree, own: PyTree) -> PyTree:
-    return params.with_lora(own) if isinstance(params, Adapted) else own
+    def put(x: Any, y: Any) -> Any:
+        return x.with_lora(y) if _adapted(x) else y
+
+    return jax.tree.map(put, params, own, is_leaf=_adapted)
 
 
 def parameters(given: Any) -> PyTree:
@@ -129,7 +153,28 @@ def _copy(own: PyTree, given: PyTree) -> PyTree:
 
 def reference(params: PyTree, kept: PyTree) -> PyTree:
     """The model that was begun with: the base of the adapters, or what was kept of it."""
-    return params.base if isinstance(params, Adapted) else kept
+    return params.base if _adapted(params) else kept
+
+
+def tuned(params: PyTree, optimizer: AdamW, spec: Spec, watch: bool) -> Tuned:
+    """At the beginning; with `watch` the model as it is now is kept."""
+    kept = params if watch and not _adapted(params) else None
+    return Tuned(params, kept, optimizer.init(params), Counter.zero(), spec)
+
+
+def tuned_from(state: Tuned, params: PyTree) -> Tuned:
+    """The same with other parameters to begin with."""
+    kept = None if state.reference is None else params
+    return dataclasses.replace(state, params=params, reference=kept)
+
+
+def stepped(agent: Any, state: Tuned, loss: Loss, rows: PyTree) -> tuple[Tuned, Metrics]:
+    """One gradient step of an agent with lr, optimizer and parts."""
+    found, metrics = gradient(loss, state.params, rows, agent.parts)
+    params, opt, norm = agent.optimizer.step(state.params, found, state.opt, agent.lr, state.share)
+    metrics["policy/gradient_norm"] = norm
+    state = dataclasses.replace(state, params=params, opt=opt, updates=state.updates.add(1))
+    return state, metrics
 
 
 Loss = Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]

@@ -16,7 +16,7 @@ from jaxrl.llm.losses.kl import k1, k2, k3, log_ratio
 from jaxrl.struct import Float
 
 
-def _mean(x: jax.Array, where: jax.Array) -> jax.Array:
+def mean_of(x: jax.Array, where: jax.Array) -> jax.Array:
     """NaN of an empty selection: a share of nothing is not 0."""
     count = where.sum()
     mean = jnp.where(where, x, 0.0).sum() / jnp.maximum(count, 1)
@@ -30,7 +30,7 @@ def kl_estimates(
     the estimate is noise; if k2 leaves both, the policies are far apart."""
     x = jax.lax.stop_gradient(log_ratio(log_prob, other, layout))
     mask = layout.mask.astype(bool)
-    return {f"{name}_{k.__name__}": _mean(k(x), mask) for k in (k1, k2, k3)}
+    return {f"{name}_{k.__name__}": mean_of(k(x), mask) for k in (k1, k2, k3)}
 
 
 def entropy(token_entropy: jax.Array, layout: Layout) -> jax.Array:
@@ -56,7 +56,7 @@ def ratio_metrics(log_ratio: jax.Array, layout: Layout) -> dict[str, jax.Array]:
     x = jax.lax.stop_gradient(log_ratio)
     mask = layout.mask.astype(bool)
     return {
-        "policy/kl": _mean(k3(-x), mask),
+        "policy/kl": mean_of(k3(-x), mask),
         "policy/ratio_max": jnp.exp(jnp.max(jnp.where(mask, x, -jnp.inf))),
         "policy/ess": effective_sample_size(x, mask),
     }
@@ -71,8 +71,8 @@ def clip_fractions(
     mask = layout.mask.astype(bool)
     good, bad = mask & (advantage > 0.0), mask & (advantage < 0.0)
     return {
-        "policy/clip_positive": _mean((ratio > 1.0 + high).astype(jnp.float32), good),
-        "policy/clip_negative": _mean((ratio < 1.0 - low).astype(jnp.float32), bad),
+        "policy/clip_positive": mean_of((ratio > 1.0 + high).astype(jnp.float32), good),
+        "policy/clip_negative": mean_of((ratio < 1.0 - low).astype(jnp.float32), bad),
     }
 
 
@@ -81,8 +81,8 @@ def length_by_correctness(length: jax.Array, correct: jax.Array) -> dict[str, ja
     not are the trace of a loss that divides by length."""
     right = correct.astype(bool)
     return {
-        "length/correct": _mean(length, right),
-        "length/wrong": _mean(length, ~right),
+        "length/correct": mean_of(length, right),
+        "length/wrong": mean_of(length, ~right),
     }
 
 
@@ -90,8 +90,8 @@ def length_reward_correlation(length: jax.Array, reward: jax.Array) -> jax.Array
     """Pearson's r of length and reward [S]; completions that could not be scored (NaN) are left
     out. NaN when either is constant."""
     known = ~jnp.isnan(reward)
-    x = jnp.where(known, length - _mean(length, known), 0.0)
-    y = jnp.where(known, reward - _mean(reward, known), 0.0)
+    x = jnp.where(known, length - mean_of(length, known), 0.0)
+    y = jnp.where(known, reward - mean_of(reward, known), 0.0)
     scale = jnp.sqrt(jnp.square(x).sum() * jnp.square(y).sum())
     return jnp.where(scale > 0.0, (x * y).sum() / jnp.where(scale > 0.0, scale, 1.0), jnp.nan)
 
@@ -100,12 +100,12 @@ def group_metrics(reward: jax.Array) -> dict[str, jax.Array]:
     """Rewards [P, G]: the share of groups that teach nothing, of those without a single score, and
     the mean deviation within groups (ddof 0)."""
     known = ~jnp.isnan(reward)
-    mean = jax.vmap(_mean)(reward, known)
-    square = jax.vmap(_mean)(jnp.square(reward - mean[:, None]), known)
+    mean = jax.vmap(mean_of)(reward, known)
+    square = jax.vmap(mean_of)(jnp.square(reward - mean[:, None]), known)
     return {
         "group/degenerate": degenerate(reward).mean(),
         "group/unscored": (~known.any(axis=-1)).mean(),
-        "group/std": _mean(jnp.sqrt(square), known.any(axis=-1)),
+        "group/std": mean_of(jnp.sqrt(square), known.any(axis=-1)),
     }
 
 
@@ -119,9 +119,9 @@ def sampler_mismatch(
     prob = jnp.abs(jnp.exp(layout.keep(trainer)) - jnp.exp(layout.keep(sampler)))
     return {
         "sampler/max_difference": jnp.max(jnp.abs(x), initial=0.0),
-        "sampler/mean_difference": _mean(jnp.abs(x), mask),
+        "sampler/mean_difference": mean_of(jnp.abs(x), mask),
         "sampler/max_prob_difference": jnp.max(layout.keep(prob), initial=0.0),
-        "sampler/mean_ratio": _mean(jnp.exp(x), mask),
-        "sampler/kl": _mean(k3(-x), mask),
+        "sampler/mean_ratio": mean_of(jnp.exp(x), mask),
+        "sampler/kl": mean_of(k3(-x), mask),
         "sampler/ess": effective_sample_size(x, mask),
     }
