@@ -15,24 +15,75 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxrl.llm.checkpoint import LanguageModel, load, save
     from jaxrl.llm.config import Config, Rope
+    from jaxrl.llm.cpo import CPO
+    from jaxrl.llm.distill import Distill
+    from jaxrl.llm.dpo import DPO
     from jaxrl.llm.generate import Completions, Generator, generate, pad, score
+    from jaxrl.llm.grpo import GRPO
     from jaxrl.llm.hf_read import config_from_hf
     from jaxrl.llm.hf_write import config_to_hf
+    from jaxrl.llm.kto import KTO
+    from jaxrl.llm.methods import (
+        CISPO,
+        DAPO,
+        GMPO,
+        GSPO,
+        LUSPO,
+        ORPO,
+        RLOO,
+        SAPO,
+        VESPO,
+        AlphaPO,
+        DrGRPO,
+        ReinforcePlusPlus,
+        ReMax,
+        SimPO,
+        preset,
+    )
     from jaxrl.llm.model import Cache, Transformer, empty_cache
+    from jaxrl.llm.ppo import PPO
+    from jaxrl.llm.reward import RewardModel, StepModel
     from jaxrl.llm.sampling import Sampling
+    from jaxrl.llm.sft import SFT
     from jaxrl.llm.tokenizer import ByteTokenizer, CharTokenizer, load_tokenizer
+    from jaxrl.llm.tuning import AdamW, Lora
 
 _HOMES = {
+    "AdamW": "tuning",
+    "AlphaPO": "methods",
     "ByteTokenizer": "tokenizer",
+    "CISPO": "methods",
+    "CPO": "cpo",
     "Cache": "model",
     "CharTokenizer": "tokenizer",
     "Completions": "generate",
     "Config": "config",
+    "DAPO": "methods",
+    "DPO": "dpo",
+    "Distill": "distill",
+    "DrGRPO": "methods",
+    "GMPO": "methods",
+    "GRPO": "grpo",
+    "GSPO": "methods",
     "Generator": "generate",
+    "KTO": "kto",
+    "LUSPO": "methods",
     "LanguageModel": "checkpoint",
+    "Lora": "tuning",
+    "ORPO": "methods",
+    "PPO": "ppo",
+    "RLOO": "methods",
+    "ReMax": "methods",
+    "ReinforcePlusPlus": "methods",
+    "RewardModel": "reward",
     "Rope": "config",
+    "SAPO": "methods",
+    "SFT": "sft",
     "Sampling": "sampling",
+    "SimPO": "methods",
+    "StepModel": "reward",
     "Transformer": "model",
+    "VESPO": "methods",
     "config_from_hf": "hf_read",
     "config_to_hf": "hf_write",
     "empty_cache": "model",
@@ -40,21 +91,47 @@ _HOMES = {
     "load": "checkpoint",
     "load_tokenizer": "tokenizer",
     "pad": "generate",
+    "preset": "methods",
     "save": "checkpoint",
     "score": "generate",
 }
 
 __all__ = [
+    "AdamW",
+    "AlphaPO",
     "ByteTokenizer",
+    "CISPO",
+    "CPO",
     "Cache",
     "CharTokenizer",
     "Completions",
     "Config",
+    "DAPO",
+    "DPO",
+    "Distill",
+    "DrGRPO",
+    "GMPO",
+    "GRPO",
+    "GSPO",
     "Generator",
+    "KTO",
+    "LUSPO",
     "LanguageModel",
+    "Lora",
+    "ORPO",
+    "PPO",
+    "RLOO",
+    "ReMax",
+    "ReinforcePlusPlus",
+    "RewardModel",
     "Rope",
+    "SAPO",
+    "SFT",
     "Sampling",
+    "SimPO",
+    "StepModel",
     "Transformer",
+    "VESPO",
     "config_from_hf",
     "config_to_hf",
     "empty_cache",
@@ -62,6 +139,7 @@ __all__ = [
     "load",
     "load_tokenizer",
     "pad",
+    "preset",
     "save",
     "score",
 ]

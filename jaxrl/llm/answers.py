@@ -62,11 +62,14 @@ def rooms(spec: Spec) -> tuple[int, int]:
     return spec.obs_space.shape[0], spec.action_space.shape[0]  # pyright: ignore
 
 
+def _row_of_integers(space: spaces.Box) -> bool:
+    return len(space.shape) == 1 and jnp.issubdtype(space.dtype, jnp.integer)
+
+
 def check(spec: Spec, network: Transformer) -> None:
     """Refuse tasks that do not speak in tokens, or in others than the network's."""
     for name, space in (("obs_space", spec.obs_space), ("action_space", spec.action_space)):
-        row = isinstance(space, spaces.Box) and len(space.shape) == 1
-        if not row or not jnp.issubdtype(space.dtype, jnp.integer):
+        if not isinstance(space, spaces.Box) or not _row_of_integers(space):
             raise TypeError(
                 f"env.{name} is {spaces.describe(space)}; a language model reads and writes rows "
                 "of token ids, Box(-1, vocab - 1, (length,), int32): see jaxrl.llm.tasks."

@@ -22,71 +22,80 @@ from jaxrl.llm.ppo import PPO
 from jaxrl.llm.reward import RewardModel
 
 
+def _grpo(network: Transformer, given: dict[str, Any], **own: Any) -> GRPO:
+    return GRPO(network, **(own | given))
+
+
+def _cpo(network: Transformer, given: dict[str, Any], **own: Any) -> CPO:
+    return CPO(network, **(own | given))
+
+
 def DrGRPO(network: Transformer, *, length: int, **fields: Any) -> GRPO:
     """Advantages only centred, sums divided by the constant `length`, the longest an answer may
     be: neither hard questions nor short answers weigh more (Liu et al. 2025)."""
-    own = {"loss": grpo.dr_grpo(float(length)), "advantage": advantages.centred}
-    return GRPO(network, **(own | fields))
+    loss = grpo.dr_grpo(float(length))
+    return _grpo(network, fields, loss=loss, advantage=advantages.centred)
 
 
 def DAPO(network: Transformer, **fields: Any) -> GRPO:
     """Clip-higher, the mean over tokens, up to ten rollouts until all groups differ (Yu et al.
     2025). Give `overlong`, in tokens, for its soft limit on length."""
-    return GRPO(network, **({"loss": grpo.dapo(), "rounds": 10} | fields))
+    return _grpo(network, fields, loss=grpo.dapo(), rounds=10)
 
 
 def RLOO(network: Transformer, **fields: Any) -> GRPO:
     """Ratios of whole answers, each compared with the others of its group; k1 in the reward
     (Ahmadian et al. 2024)."""
-    own = {"loss": grpo.rloo(), "advantage": advantages.leave_one_out, "reward_kl": 0.05}
-    return GRPO(network, **(own | fields))
+    advantage = advantages.leave_one_out
+    return _grpo(network, fields, loss=grpo.rloo(), advantage=advantage, reward_kl=0.05)
 
 
 def ReinforcePlusPlus(network: Transformer, **fields: Any) -> GRPO:
     """Token rewards summed to the end and whitened over the batch; no groups needed (Hu 2025)."""
-    own = {
-        "loss": grpo.reinforce_plus_plus(),
-        "token_advantage": advantages.reinforce_plus_plus,
-        "reward_kl": 0.01,
-        "group": 1,
-        "prompts": 64,
-    }
-    return GRPO(network, **(own | fields))
+    return _grpo(
+        network,
+        fields,
+        loss=grpo.reinforce_plus_plus(),
+        token_advantage=advantages.reinforce_plus_plus,
+        reward_kl=0.01,
+        group=1,
+        prompts=64,
+    )
 
 
 def ReMax(network: Transformer, **fields: Any) -> GRPO:
     """The policy gradient with the greedy answer as baseline (Li et al. 2024)."""
-    return GRPO(network, **({"loss": grpo.reinforce(), "greedy": 1, "group": 2} | fields))
+    return _grpo(network, fields, loss=grpo.reinforce(), greedy=1, group=2)
 
 
 def GSPO(network: Transformer, **fields: Any) -> GRPO:
     """Ratios of answers: the geometric mean of those of their tokens (Zheng et al. 2025)."""
-    return GRPO(network, **({"loss": grpo.gspo()} | fields))
+    return _grpo(network, fields, loss=grpo.gspo())
 
 
 def CISPO(network: Transformer, **fields: Any) -> GRPO:
     """Clipped weights instead of clipped gradients (MiniMax-M1 2025)."""
-    return GRPO(network, **({"loss": grpo.cispo()} | fields))
+    return _grpo(network, fields, loss=grpo.cispo())
 
 
 def SAPO(network: Transformer, **fields: Any) -> GRPO:
     """Soft gates instead of a clip (Gao et al. 2025)."""
-    return GRPO(network, **({"loss": grpo.sapo()} | fields))
+    return _grpo(network, fields, loss=grpo.sapo())
 
 
 def GMPO(network: Transformer, **fields: Any) -> GRPO:
     """The geometric mean of clipped ratios (Zhao et al. 2025)."""
-    return GRPO(network, **({"loss": grpo.gmpo()} | fields))
+    return _grpo(network, fields, loss=grpo.gmpo())
 
 
 def VESPO(network: Transformer, **fields: Any) -> GRPO:
     """Smooth weights of whole answers (VESPO, 2026)."""
-    return GRPO(network, **({"loss": grpo.vespo()} | fields))
+    return _grpo(network, fields, loss=grpo.vespo())
 
 
 def LUSPO(network: Transformer, **fields: Any) -> GRPO:
     """GSPO whose answers weigh as many tokens as they have (LUSPO, 2026)."""
-    return GRPO(network, **({"loss": grpo.luspo()} | fields))
+    return _grpo(network, fields, loss=grpo.luspo())
 
 
 # A partial that is made anew is another function to JAX, and so another program: these are not.
@@ -96,24 +105,18 @@ _ALPHA_PO = partial(reference_free.alpha_po, beta=2.0, gamma=0.5)
 
 def SimPO(network: Transformer, **fields: Any) -> CPO:
     """Means over tokens, a margin, and nothing else (Meng et al. 2024)."""
-    return CPO(network, **({"loss": _SIMPO, "means": True, "nll": 0.0} | fields))
+    return _cpo(network, fields, loss=_SIMPO, means=True, nll=0.0)
 
 
 def AlphaPO(network: Transformer, **fields: Any) -> CPO:
     """SimPO with another shape of the reward (Gupta et al. 2025)."""
-    return CPO(network, **({"loss": _ALPHA_PO, "means": True, "nll": 0.0} | fields))
+    return _cpo(network, fields, loss=_ALPHA_PO, means=True, nll=0.0)
 
 
 def ORPO(network: Transformer, **fields: Any) -> CPO:
     """Odds of the means, 0.1 times, and the likelihood of prompt and answer (Hong et al. 2024)."""
-    own = {
-        "loss": reference_free.orpo,
-        "means": True,
-        "weight": 0.1,
-        "nll": 1.0,
-        "prompts": True,
-    }
-    return CPO(network, **(own | fields))
+    loss = reference_free.orpo
+    return _cpo(network, fields, loss=loss, means=True, weight=0.1, nll=1.0, prompts=True)
 
 
 def preset(name: str, network: Transformer, **fields: Any) -> Any:
@@ -160,7 +163,8 @@ def _preference(
     if function in (kto_losses.kto,):
         return KTO(network, **(own | fields))
     if function.__module__ == dpo.__name__:
-        return DPO(network, **(own | {"nll": found.nll or None} | fields))
+        own["nll"] = found.nll or None
+        return DPO(network, **(own | fields))
     means = name not in ("trl/cpo", "tunix/orpo")
-    more = {"nll": found.nll, "means": means, "prompts": found.nll_prompt}
-    return CPO(network, **(own | more | fields))
+    own |= {"nll": found.nll, "means": means, "prompts": found.nll_prompt}
+    return CPO(network, **(own | fields))
