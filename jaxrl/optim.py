@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl.types import PyTree
+
 
 def constant(share: jax.Array) -> jax.Array:
     return jnp.ones_like(share)
@@ -23,6 +25,11 @@ def linear(share: jax.Array) -> jax.Array:
 
 def cosine(share: jax.Array) -> jax.Array:
     return 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+
+
+def norm(tree: PyTree) -> jax.Array:
+    """The length of all leaves as one vector."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def clip(max_norm: float | jax.Array) -> optax.GradientTransformation:

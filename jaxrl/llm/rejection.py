@@ -1,7 +1,7 @@
 """Learning from one's own best answers: best-of-N, and rejection sampling (STaR, Zelikman et al.
 2022; RFT, Yuan et al. 2023).
 
-    data = rejection.gather(agent, state, task, key, prompts=1024, group=8, least=1.0)
+    data = rejection.gather(network, state, task, key, prompts=1024, group=8, least=1.0)
     run = jaxrl.fit(SFT(network, lr=1e-4), data, key, epochs=2, start=state)
 
 `gather` draws groups of answers, scores them on the task and keeps the best of each group if it is

@@ -86,7 +86,7 @@ class AdamW:
         risen = jnp.where(share < self.warmup, share / jnp.maximum(self.warmup, 1e-12), 1.0)
         rate = lr * self.anneal(share) * risen
         own = jax.tree.map(lambda p, d: p - (rate * d).astype(p.dtype), own, direction)
-        return with_trainable(params, own), opt, optax.global_norm(gradient)
+        return with_trainable(params, own), opt, optim.norm(gradient)
 
 
 def fresh(network: Any, key: Key, lora: Lora | None) -> PyTree:

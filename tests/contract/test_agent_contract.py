@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import checks, networks, rollout
+from jaxrl import checks, llm, networks, rollout
 from jaxrl.struct import is_static
 from jaxrl.types import Counter, PyTree, Spec
+from tests.echo import NETWORK, Echo
 
 GRU = networks.GRU(8)
+LLM = {"prompts": 2, "lr": 1e-3}
 
 # Small enough to compile in seconds, large enough to learn from what was played.
-AGENTS: dict[str, tuple[Callable[..., Any], str]] = {
+AGENTS: dict[str, tuple[Callable[..., Any], Any]] = {
     "PPO": (lambda: jaxrl.PPO(num_envs=2, num_steps=8, minibatches=2, epochs=2), "CartPole-v1"),
     "PPO continuous": (
         lambda: jaxrl.PPO(num_envs=2, num_steps=8, minibatches=2, epochs=2, target_kl=0.02),
@@ -65,6 +67,15 @@ AGENTS: dict[str, tuple[Callable[..., Any], str]] = {
     ),
 }
 
+LANGUAGE = {
+    "GRPO": lambda: llm.GRPO(NETWORK, group=4, **LLM),
+    "GRPO refilled": lambda: llm.DAPO(NETWORK, group=4, overlong=1.0, **LLM),
+    "GRPO of tokens": lambda: llm.ReinforcePlusPlus(NETWORK, **LLM | {"prompts": 8}),
+    "GRPO greedy": lambda: llm.ReMax(NETWORK, group=4, **LLM),
+    "PPO of a language model": lambda: llm.PPO(NETWORK, minibatches=2, **LLM | {"prompts": 8}),
+}
+AGENTS |= {name: (build, Echo()) for name, build in LANGUAGE.items()}
+
 # Of each kind of memory one by default; the others differ in what they compute alone.
 TABLES = (
     jaxrl.QLearning,
@@ -97,7 +108,7 @@ AGENTS |= {
     agent.__name__: (lambda agent=agent: agent(num_envs=2, num_steps=64), "FrozenLake-v1")
     for agent in (*TABLES, *MORE_TABLES)
 }
-SLOW = {agent.__name__ for agent in MORE_TABLES}
+SLOW = {agent.__name__ for agent in MORE_TABLES} | set(LANGUAGE)
 
 LINEAR = (
     jaxrl.LinearTD,
@@ -159,6 +170,7 @@ CERTAIN = {"UCB1", "LinUCB"}
 """An upper bound decides: nothing is left to chance but ties."""
 
 GLOSSARY = {"loss", "policy", "value", "q", "episode", "evaluate", "replay", "temperature", "time"}
+GLOSSARY |= {"reward", "length", "group", "sampler", "reference"}  # of language models
 
 
 @dataclasses.dataclass
@@ -174,7 +186,7 @@ class Case:
 @pytest.fixture(scope="module", params=PARAMS)
 def case(request: pytest.FixtureRequest) -> Case:
     build, name = AGENTS[request.param]
-    agent, env = build(), jaxrl.envs.make(name)
+    agent, env = build(), jaxrl.envs.make(name) if isinstance(name, str) else name
     spec = Spec(env.obs_space, env.action_space, env.time_limit, 10_000)
     state = agent.init(jax.random.key(0), spec)
     streams = rollout.start(agent, env, jax.random.key(1))
