@@ -175,7 +175,7 @@ def _is_agent(agent: Any) -> None:
             f"agent is the class {agent.__name__}; write agent={agent.__name__}() to use it."
         )
     missing = [name for name in ("init", "act", "update") if not hasattr(agent, name)]
-    if missing == ["update"] and hasattr(agent, "learn"):
+    if "update" in missing and hasattr(agent, "learn"):
         raise TypeError(
             f"{type(agent).__name__} learns from a dataset and has no update; "
             "use jaxrl.fit(agent, dataset, key)."

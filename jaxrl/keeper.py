@@ -320,14 +320,11 @@ class Keeper:
 
     def _score(self, metrics: dict[str, Any]) -> float | None:
         """The last value that exists, averaged over the runs that have one."""
-        name = self.options.metric
+        name, sign = self.options.metric, 1.0
         if name is None:
             name = "evaluate/return" if self.plan.evaluate_points else "episode/return"
-            if name not in metrics:
-                raise ValueError(
-                    'Checkpoints(best=...) of a run without returns: write metric="...", one of '
-                    f"{', '.join(sorted(metrics))}."
-                )
+            if name not in metrics:  # learning from a dataset: the smaller the better
+                name, sign = "loss/total", -1.0
         if name not in metrics:
             raise ValueError(
                 f"Checkpoints(metric={name!r}): there is no such metric; write one of "
@@ -335,7 +332,7 @@ class Keeper:
             )
         last = [row[~np.isnan(row)][-1:] for row in np.atleast_2d(metrics[name])]
         known = np.concatenate(last)
-        return float(known.mean()) if known.size else None
+        return sign * float(known.mean()) if known.size else None
 
     def _how_to_continue(self, iteration: int) -> str:
         path, call = str(self.folder), self.content["call"]

@@ -12,6 +12,7 @@ import pytest
 
 import jaxrl
 from jaxrl import random
+from jaxrl.checkpoint import Folder
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Counter
 
@@ -104,6 +105,14 @@ def test_a_run_goes_on_with_the_same_bits_and_only_with_its_examples(tmp_path: P
     np.testing.assert_array_equal(whole.state.mean, both.state.mean)
     np.testing.assert_array_equal(whole.metrics["loss/total"], both.metrics["loss/total"])
     assert len(both.metrics["loss/total"]) == 4
+
+
+def test_the_best_checkpoint_has_the_smallest_loss(tmp_path: Path) -> None:
+    kept = jaxrl.Checkpoints(tmp_path / "run", latest=1, best=1)
+    run = jaxrl.fit(Mean(), {"x": X}, KEY, steps=40, log_every=5, every=5, checkpoint=kept)
+    losses = np.asarray(run.metrics["loss/total"])
+    folder = Folder(tmp_path / "run")
+    assert folder.best() == (1 + int(losses.argmin())) * 5
 
 
 def test_start() -> None:
