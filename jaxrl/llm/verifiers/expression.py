@@ -65,6 +65,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][-+]?\d{1,4}(?![\d.]))?|\.\d+)|(?P<command>\\[a-zA-Z]+)"
     r"|(?P<word>[a-zA-Z]+)|(?P<sign>\*\*|[-+*/^(){}\[\]|!%_]))"
 )
+_CALLS = tuple("\\" + name for name in FUNCTIONS)
 _WORDS = sorted([*FUNCTIONS, "pi"], key=len, reverse=True)
 
 
@@ -233,12 +234,12 @@ class _Parser:
                 power = self.signed()
         if self.next in ("(", "{"):
             inner = self.group()
-        else:  # sin 2x: all factors up to the next sign
+        else:  # sin 2x: all factors up to the next sign, bracket or function
             self.depth += 1
             if self.depth > DEEPEST:
                 raise Refused("too deep")
             inner = self.power()
-            while self.begins():
+            while self.begins() and self.next not in ("(", "[", "{", *_CALLS):
                 inner = ("*", (inner, self.power()), None)
             self.depth -= 1
         node: Node = ("call", (inner,), name)

@@ -575,7 +575,7 @@ def probe(options: dict[str, Any], ruleset: int | None, sandbox: Any) -> dict[st
 
 def examine(kind: int, count: int, options: dict[str, Any], result: int, sandbox: Any) -> None:
     """In the examiner: fork subjects, read the request, find the verdict."""
-    ruleset = sandbox.landlock()
+    ruleset = sandbox.landlock() if options["landlock"] else None
     subjects = [Subject(options, ruleset, sandbox) for _ in range(count)]
     request = receive(0)
     os.write(result, READ)

@@ -144,6 +144,7 @@ class Workers:
             "seconds": seconds,
             "output": output,
             "unprotected": unprotected,
+            "landlock": True,
         }
         self._free: queue.LifoQueue[_Server | None] = queue.LifoQueue()
         for _ in range(count):
