@@ -1,6 +1,6 @@
-"""Programs that try to get a reward they do not deserve, to get out, or to stay for ever. Each is one
-completion in the table; whatever it does, it gets the worth that stands there, the next completion is
-scored as if nothing had been, and nothing of it is left."""
+"""Programs that try to get a reward they do not deserve, to get out, or to stay for ever. Each is
+one completion in the table; whatever it does, it gets the worth that stands there, the next
+completion is scored as if nothing had been, and nothing of it is left."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ LOOK = """
 
         def in_memory():
             write, (r, w) = ctypes.CDLL(None).write, os.pipe()
-            for start in {id(os) >> 24 << 24, id(SHIFTED) >> 24 << 24, ctypes.addressof(write) >> 24 << 24}:
+            for near in {id(x) >> 24 for x in (os, SHIFTED, write, [])}:
+                start = near << 24
                 for at in range(start - (1 << 24), start + (1 << 25), 4096):
                     if write(w, ctypes.c_void_p(at), 1) == 1:
                         os.read(r, 1)
@@ -144,14 +145,14 @@ FORGERIES = {
         def f(x): return 5
     """,
     "AssertionError that is none": "import builtins\nbuiltins.AssertionError = None",
-    "patched json": "import json\njson.dumps = lambda *a, **k: '{\"passed\": 2, \"total\": 2}'",
-    "patched worker": """
+    "patched json": 'import json\njson.dumps = lambda *a, **k: \'{"passed": 2, "total": 2}\'',
+    "patched examiner": """
         import sys
-        main = sys.modules["__main__"]
-        for name in dir(main):
-            if not name.startswith("__"):
-                try: setattr(main, name, lambda *a, **k: True)
-                except Exception: pass
+        for module in [m for n, m in sys.modules.items() if n.startswith("confined")]:
+            for name in dir(module):
+                if not name.startswith("__"):
+                    try: setattr(module, name, lambda *a, **k: True)
+                    except Exception: pass
         def f(x): return 5
     """,
     "patched unittest": """
@@ -167,8 +168,9 @@ FORGERIES = {
             p.value["__eq__"] = lambda a, b: True
         except Exception: pass
     """,
-    "a trace function": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)",
-    "looks for the tests in its frames": LOOK + """
+    "a trace function": "import sys\nsys.settrace(print)\nsys.setprofile(lambda *a: None)",
+    "looks for the tests in its frames": LOOK
+    + """
         def f(x):
             frame = sys._getframe()
             while frame:
@@ -176,13 +178,15 @@ FORGERIES = {
                     if seen(repr(value).encode(errors="replace")): return x * x
                 frame = frame.f_back
     """,
-    "looks for the tests among all objects": LOOK + """
+    "looks for the tests among all objects": LOOK
+    + """
         def f(x):
             for o in gc.get_objects():
                 if type(o) in (dict, list, tuple) and seen(repr(o).encode(errors="replace")):
                     return x * x
     """,
-    "looks for the tests in its memory": LOOK + """
+    "looks for the tests in its memory": LOOK
+    + """
         def f(x):
             return x * x if in_memory() else None
     """,
@@ -316,7 +320,10 @@ FORGERIES = {
             while True: pass
         for _ in range(8): threading.Thread(target=spin).start()
     """,
-    "a thread that exits": "import os, threading\nthreading.Thread(target=os._exit, args=(0,)).start()",
+    "a thread that exits": """
+        import os, threading
+        threading.Thread(target=os._exit, args=(0,)).start()
+    """,
     "many files": "import os\nx = []\nwhile True: x.append(os.open('/dev/null', os.O_RDONLY))",
     "closes all files": "import os\nos.closerange(0, 10_000)\ndef f(x): return 4",
     "duplicates all files": "import os\nfor i in range(64): os.dup2(1, i)",
@@ -325,7 +332,7 @@ FORGERIES = {
     "prints for ever": "while True: print('a' * 1000)",
     "prints for ever without line ends": "import os\nwhile True: os.write(1, b'a' * 65536)",
     "floods its answers": "import os\nwhile True: os.write(4, b'\\0' * 65536)",
-    "floods with questions of its own": "import os\nwhile True: os.write(4, b'\\1\\0\\0\\0[' * 1000)",
+    "floods with frames": "import os\nwhile True: os.write(4, b'\\1\\0\\0\\0[' * 1000)",
     "ANSI escapes": "print('\\x1b[2J\\x1b]0;pwned\\x07')\ndef f(x): return '\\x1b[31m4'",
     "terminal input": "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSTI, b'x')",
 }
@@ -477,7 +484,7 @@ PROGRAMS: dict[str, tuple[float, str, str, str]] = {
     "prints a verdict": (0.0, """print('R{"passed": 1, "total": 1}')""", "", "9"),
     "writes to its input": (0.0, "import os\nos.write(0, b'9')", "", "9"),
     "fills its input": (0.0, "import os\nwhile 1: os.write(0, b'9' * 10**6)", "", "9"),
-    "answers on the other channel": (0.0, "import os\nfor i in range(3, 99): os.write(i, b'9')", "", "9"),
+    "answers elsewhere": (0.0, "import os\nfor i in range(3, 99): os.write(i, b'9')", "", "9"),
     "patches print": (0.0, "import builtins\nbuiltins.print = lambda *a: None\nprint(9)", "", "9"),
     "a stdout of its own": (0.0, "import sys, io\nsys.stdout = io.StringIO()\nprint(9)", "", "9"),
     "looks for the answer": (
@@ -609,7 +616,7 @@ def descendants(of: int) -> dict[int, str]:
 
 def test_nothing_is_left(workers: Workers, worths: dict[str, float | None]) -> None:
     del worths
-    ours = [name for name in descendants(os.getpid()).values() if "worker.py" in name]
+    ours = [name for name in descendants(os.getpid()).values() if "from confined" in name]
     assert len(ours) == 4  # the servers; no examiner, no subject
     everything = [p for p in Path("/proc").iterdir() if p.name.isdigit()]
     orphans = 0
@@ -619,7 +626,7 @@ def test_nothing_is_left(workers: Workers, worths: dict[str, float | None]) -> N
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        orphans += "worker.py" in words and '"seconds": 0.8' in words and parent == 1
+        orphans += "from confined" in words and '"seconds": 0.8' in words and parent == 1
     assert orphans == 0
     assert not Path("/tmp/jaxrl-was-here").exists()
     assert not Path("/dev/shm/jaxrl-was-here").exists()
@@ -659,6 +666,7 @@ def test_a_killed_server_takes_its_check_with_it() -> None:
         thread.start()
         while len(running()) < 3:  # server, examiner, subject
             time.sleep(0.01)
+        time.sleep(0.3)  # now it sleeps, and all are confined
         old = set(running())
         os.kill(server, 9)
         deadline = time.monotonic() + 3

@@ -42,7 +42,9 @@ def _read(text: str) -> _Answer:
     """Raises Refused."""
     if len(text) > 2000:
         raise Refused("too long")
-    text = re.sub(r"\\(?:left|right|[,;!: ])", " ", text.replace("$", "")).strip().rstrip(".").strip()
+    text = (
+        re.sub(r"\\(?:left|right|[,;!: ])", " ", text.replace("$", "")).strip().rstrip(".").strip()
+    )
     text = re.sub(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))(?![^(]*[)\]])", "", text)
     text = re.sub(r"^[a-zA-Z]\s*(?:\\in|∈)\s*", "", text)
     if text.startswith("\\{") and text.endswith("\\}"):
@@ -140,7 +142,9 @@ def _same(given: _Answer, right: _Answer, relative: float) -> bool | None:
             left.remove(found)
         return True
     factor = right.kind == "equation"
-    answers = [_equal(a, b, relative, factor) for a, b in zip(given.items, right.items, strict=True)]
+    answers = [
+        _equal(a, b, relative, factor) for a, b in zip(given.items, right.items, strict=True)
+    ]
     return False if False in answers else None if None in answers else True
 
 

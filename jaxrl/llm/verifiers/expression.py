@@ -1,8 +1,8 @@
 r"""A small language of mathematics: parsed without `eval`, evaluated within limits.
 
-Numbers, one-letter variables, + - * / ^, products without a sign, roots, fractions, powers, |x|, x!,
-percent and the usual functions, in plain text or in LaTeX. Values are exact fractions as long as
-that is possible and small enough, else complex floats. `9^9^9` is refused instead of computed.
+Numbers, one-letter variables, + - * / ^, products without a sign, roots, fractions, powers, |x|,
+x!, percent and the usual functions, in plain text or in LaTeX. Values are exact fractions as long
+as that is possible and small enough, else complex floats. `9^9^9` is refused instead of computed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ FUNCTIONS = {
     "cot": lambda z: cmath.cos(z) / cmath.sin(z), "abs": abs,
 }  # fmt: skip
 
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi rho sigma tau phi chi psi "
-    "omega"
-).split()
+GREEK = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "kappa", "lambda",
+    "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega",
+]  # fmt: skip
 
 # Left to right: LaTeX that means something else here, or nothing.
 _REWRITTEN = [
@@ -223,13 +223,16 @@ class _Parser:
             return ("constant", (), name) if name in ("e", "i") else ("variable", (), name)
         raise Refused(f"{token!r} stands at the wrong place")
 
+    def index(self) -> Node:
+        return self.group() if self.next == "{" else self.factor()
+
     def call(self, name: str) -> Node:
         base = power = None
         if name == "sqrt" and self.next == "[":
             base = self.group()
         while self.next in ("_", "^"):
             if self.take() == "_":
-                base = self.group() if self.next == "{" else self.factor()
+                base = self.index()
             else:
                 power = self.signed()
         if self.next in ("(", "{"):

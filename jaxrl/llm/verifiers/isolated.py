@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, cast
+from typing import Any
 
+from jaxrl.llm.verifiers.confined.wire import ASSERTS, PATTERN, PROGRAM, SYMBOLIC
 from jaxrl.llm.verifiers.extract import fenced, whole
 from jaxrl.llm.verifiers.verifier import Extract
-from jaxrl.llm.verifiers.workers import (
-    ASSERTS,
-    MOST_CASES,
-    PATTERN,
-    PROGRAM,
-    SYMBOLIC,
-    Workers,
-)
+from jaxrl.llm.verifiers.workers import MOST_CASES, Workers
 
 LOST = ("time", "memory", "crash", "output")
 """Ends that a completion brings upon itself"""
@@ -52,7 +46,8 @@ class Code:
         source = self.extract(completion)
         if source is None:
             return 0.0
-        return _worth(self.workers.run(ASSERTS, 1, {"source": source, "tests": answer}), self.partial)
+        verdict = self.workers.run(ASSERTS, 1, {"source": source, "tests": answer})
+        return _worth(verdict, self.partial)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Program:
 
     def __call__(self, completion: str, answer: str) -> float | None:
         try:
-            cases = cast(Any, json.loads(answer))
+            cases: Any = json.loads(answer)
             cases = [(str(given), str(printed)) for given, printed in cases]
         except (ValueError, TypeError, RecursionError):
             return None

@@ -15,7 +15,9 @@ LONGEST, LARGEST = 1000, 1000
 
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
 _DECIMAL = re.compile(rf"({_PLAIN})(?:[eE]([-+]?\d+))?")
-_POWER = re.compile(rf"({_PLAIN})\s*(?:\\times|\\cdot|×|\*|x)\s*10\s*(?:\^|\*\*)\s*\{{?([-+]?\d+)\}}?")
+_POWER = re.compile(
+    rf"({_PLAIN})\s*(?:\\times|\\cdot|×|\*|x)\s*10\s*(?:\^|\*\*)\s*\{{?([-+]?\d+)\}}?"
+)
 _FRACTION = re.compile(rf"([-+]?(?:{_PLAIN}))\s*/\s*([-+]?(?:{_PLAIN}))")
 _LATEX = re.compile(rf"\\[dt]?frac\s*\{{([-+]?(?:{_PLAIN}))\}}\s*\{{([-+]?(?:{_PLAIN}))\}}")
 _MIXED = re.compile(r"(\d+)\s+(\d+)\s*/\s*(\d+)|(\d+)\s*\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")

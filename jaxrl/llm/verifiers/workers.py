@@ -5,7 +5,7 @@
         verifier("def double(x): return 2 * x", "assert double(4) == 8")     # 1.0
         workers.counts                                                        # {"checks": 1, ...}
 
-Nothing here uses signals or needs the main thread. `worker.py` tells how a check is done.
+Nothing here uses signals or needs the main thread. The package `confined` tells how a check goes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import queue
 import select
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-PROBE, ASSERTS, PROGRAM, PATTERN, SYMBOLIC = range(5)
-HEADER, LENGTH = struct.Struct("<BH"), struct.Struct("<I")
+from jaxrl.llm.verifiers.confined.wire import HEADER, LENGTH, PROBE, SYMBOLIC
+
+HERE = str(Path(__file__).parent)
+START = (
+    "import sys; sys.path.insert(0, %r); from confined.server import main; del sys.path[0]; main()"
+)
+"""By itself, so that jaxrl is not imported over there"""
 
 SLACK = 10.0
 """Seconds a server may be late with its verdict, and a minute more while it imports math-verify"""
@@ -48,8 +52,7 @@ class _Server:
     def __init__(self, options: dict[str, Any]) -> None:
         self.folder = tempfile.mkdtemp(prefix="jaxrl-")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-s", str(Path(__file__).with_name("worker.py"))]
-            + [json.dumps(options)],
+            [sys.executable, "-P", "-s", "-c", START % HERE, json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

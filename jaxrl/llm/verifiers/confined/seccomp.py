@@ -1,23 +1,12 @@
-"""Taking rights away from a process, for good: files, network, processes, signals, memory, time.
+"""A filter of system calls, as Linux' seccomp takes it.
 
-Needs the standard library alone, because it is loaded by `worker.py`, which knows no jaxrl. On Linux
-a seccomp filter refuses the system calls by which a process reaches out of itself, and Landlock
-hides every file but those of Python. Neither needs to be root. Elsewhere only limits remain.
-
-The filter in words: no sockets, no new processes (threads are fine), no programs, no signals to
-others, no looking into others, and no file opened for writing or changed in any way.
+In words: no sockets, no new processes (threads are fine), no programs, no signals to others, no
+looking into others, and no file opened for writing or changed in any way.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import signal
-import struct
-import sys
-import sysconfig
-from typing import Any
 
 EPERM, EROFS, ENOSYS = 1, 30, 38
 
@@ -209,121 +198,3 @@ def seccomp_filter(pid: int) -> list[Instruction]:
         if numbers[column] >= 0:
             program += [(JUMP_EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, ERROR | EPERM)]
     return [*program, (RETURN, 0, 0, ALLOW)]
-
-
-def _libc() -> Any:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, value: int | Any = 0, third: int | Any = 0) -> int:
-    return _libc().prctl(option, value, third, 0, 0)
-
-
-def die_with(parent: int) -> None:
-    """This process is killed when its parent, the process `parent`, ends."""
-    if sys.platform == "linux":
-        _prctl(1, int(signal.SIGKILL))
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def closed_to_others() -> None:
-    """Processes of the same user cannot look into the memory of this one."""
-    if sys.platform == "linux":
-        _prctl(4, 0)
-
-
-def adopt() -> None:
-    """Descendants whose parents have gone become children of this process."""
-    if sys.platform == "linux":
-        _prctl(36, 1)
-
-
-def _install(program: list[Instruction]) -> bool:
-    """-> whether this process is filtered from now on."""
-    code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
-    kept = ctypes.create_string_buffer(code, len(code))
-    form = struct.pack("@HxxxxxxP", len(program), ctypes.addressof(kept))
-    described = ctypes.create_string_buffer(form, len(form))
-    filtered = 2
-    return _prctl(22, filtered, ctypes.c_void_p(ctypes.addressof(described))) == 0
-
-
-def _drop_capabilities() -> None:
-    header = struct.pack("<Ii", 0x20080522, 0)
-    _libc().capset(header, bytes(24))
-
-
-# Landlock.
-
-READ_FILE, READ_DIR = 1 << 2, 1 << 3
-
-
-def readable() -> list[str]:
-    """What Python needs to import its library and the packages beside it."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    found = {sysconfig.get_path(name) for name in names}
-    found |= {os.path.dirname(os.__file__), os.path.join(sys.base_prefix, "lib")}
-    found |= {"/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/usr/share/zoneinfo"}
-    found |= {"/etc/ld.so.cache", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"}
-    return sorted(path for path in found if os.path.exists(path))
-
-
-def landlock() -> int | None:
-    """A ruleset that allows reading `readable()` and nothing else; None where there is none."""
-    if sys.platform != "linux" or os.uname().machine not in ARCHITECTURES:
-        return None
-    libc = _libc()
-    version = libc.syscall(444, None, 0, 1)
-    if version < 1:
-        return None
-    files = (1 << 13) - 1
-    files |= (version >= 2) << 13 | (version >= 3) << 14 | (version >= 5) << 15
-    net, scoped = (3 if version >= 4 else 0), (3 if version >= 6 else 0)
-    attributes = struct.pack("<QQQ", files, net, scoped)[: 8 if version < 4 else 16 + 8 * (version >= 6)]
-    ruleset = libc.syscall(444, attributes, len(attributes), 0)
-    if ruleset < 0:
-        return None
-    for path in readable():
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        access = READ_FILE | (READ_DIR if os.path.isdir(path) else 0)
-        libc.syscall(445, ruleset, 1, struct.pack("<Qi", access, fd), 0)
-        os.close(fd)
-    return ruleset
-
-
-# All together.
-
-
-def limit(memory: int, cpu: int) -> None:
-    """`memory` in bytes of address space, `cpu` in seconds of computing."""
-
-    def set_to(kind: int, value: int) -> None:
-        hard = resource.getrlimit(kind)[1]
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
-        try:
-            resource.setrlimit(kind, (value, value))
-        except (OSError, ValueError):
-            pass  # macOS has no limit of the address space
-
-    set_to(resource.RLIMIT_AS, memory)
-    set_to(resource.RLIMIT_CPU, cpu)
-    set_to(resource.RLIMIT_FSIZE, 1 << 24)
-    set_to(resource.RLIMIT_NOFILE, 64)
-    set_to(resource.RLIMIT_CORE, 0)
-
-
-def confine(memory: int, cpu: int, ruleset: int | None) -> bool:
-    """Never to be undone in this process. -> whether the filter is in force; without it only
-    limits are, and for those who are not root that of processes (no new ones)."""
-    limit(memory, cpu)
-    if sys.platform != "linux" or os.uname().machine not in ARCHITECTURES:
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-        return False
-    _prctl(38, 1)  # no new privileges: what allows those who are not root to go on
-    _drop_capabilities()
-    if ruleset is not None:
-        _libc().syscall(446, ruleset, 0)
-        os.close(ruleset)
-    return _install(seccomp_filter(os.getpid()))
