@@ -115,7 +115,7 @@ def unpack(content: bytes, where: object) -> tuple[dict[str, Array], dict[str, s
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not all(isinstance(x, str) for x in metadata.values()):
         refuse(where, "its metadata is not text")
-    places = {name: _place(name, about, len(data), where) for name, about in header.items()}
+    places = {name: place_of(name, about, len(data), where) for name, about in header.items()}
     end = 0
     for name, (_, _, begin, stop) in sorted(places.items(), key=lambda item: item[1][2:]):
         if begin != end:
@@ -150,7 +150,7 @@ def _checked(content: bytes, where: object) -> tuple[dict[str, Json], memoryview
     return header, memoryview(content)[8 + length :]
 
 
-def _place(name: str, about: Json, room: int, where: object) -> tuple[str, list[int], int, int]:
+def place_of(name: str, about: Json, room: int, where: object) -> tuple[str, list[int], int, int]:
     """-> dtype, shape, first and last byte of one tensor."""
 
     def bad(why: str) -> NoReturn:
