@@ -25,7 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jaxrl.llm.verifiers.confined.wire import HEADER, LENGTH, PROBE, SYMBOLIC
+from jaxrl.llm.verifiers.confined.wire import HEADER, LENGTH, PACKAGES, PROBE
 
 HERE = str(Path(__file__).parent)
 START = (
@@ -34,7 +34,7 @@ START = (
 """By itself, so that jaxrl is not imported over there"""
 
 SLACK = 10.0
-"""Seconds a server may be late with its verdict, and a minute more while it imports math-verify"""
+"""Seconds a server may be late with its verdict, and a minute more while it imports a package"""
 
 COUNTED = ("checks", "time", "memory", "crash", "output", "tests", "missing", "worker")
 
@@ -204,7 +204,7 @@ class Workers:
         return verdict
 
     def _ask(self, server: _Server | None, kind: int, count: int, request: Any) -> dict[str, Any]:
-        seconds = self.seconds + SLACK + (60.0 if kind == SYMBOLIC else 0.0)
+        seconds = self.seconds + SLACK + (60.0 if kind in PACKAGES else 0.0)
         for fresh in (False, True):  # a server that has gone while it was idle is no reason to fail
             if server is None:
                 server, fresh = _Server(self.options), True

@@ -6,6 +6,7 @@ import ast
 import builtins
 import importlib
 import json
+import math
 import os
 import re
 import socket
@@ -18,7 +19,7 @@ from .landlock import landlock
 from .remote import Died, Talk, Unsuitable
 from .subject import Subject, ended, reason
 from .tests import prepared
-from .wire import ASSERTS, PATTERN, PROBE, PROGRAM, receive, send
+from .wire import ASSERTS, PATTERN, PROBE, PROGRAM, SYMBOLIC, receive, send
 
 READ = b"R"
 """Written before the verdict: the request was read"""
@@ -121,6 +122,17 @@ def examine_symbolic(request: dict[str, Any]) -> dict[str, Any]:
     return {"passed": int(same), "total": 1}
 
 
+def examine_gym(request: dict[str, Any]) -> dict[str, Any]:
+    """By the scorer of reasoning-gym, to the question that the same seed gives again."""
+    try:
+        import reasoning_gym  # pyright: ignore
+    except ImportError:
+        return {"error": "missing"}
+    data: Any = reasoning_gym.create_dataset(request["name"], **request["config"])
+    worth = float(data.score_answer(request["text"], data[request["index"]]))
+    return {"passed": worth, "total": 1} if math.isfinite(worth) else {"error": "tests"}
+
+
 def probe(options: dict[str, Any], ruleset: int | None) -> dict[str, Any]:
     """What holds for a confined process on this machine, tried rather than believed."""
 
@@ -159,6 +171,8 @@ def examine(kind: int, count: int, options: dict[str, Any], result: int) -> None
             verdict = examine_programs(subjects, request, most)
         elif kind == PATTERN:
             verdict = examine_pattern(request)
-        else:
+        elif kind == SYMBOLIC:
             verdict = examine_symbolic(request)
+        else:
+            verdict = examine_gym(request)
     os.write(result, json.dumps(verdict).encode())

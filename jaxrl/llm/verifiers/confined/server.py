@@ -17,7 +17,7 @@ from typing import Any
 from . import sandbox
 from .examiner import READ, examine
 from .subject import NO_MEMORY, reason
-from .wire import HEADER, SYMBOLIC, read_exactly, send
+from .wire import HEADER, PACKAGES, read_exactly, send
 
 
 def _until_closed(fd: int, deadline: float, most: int) -> tuple[bytes, bool]:
@@ -79,9 +79,9 @@ def serve(options: dict[str, Any]) -> None:
             kind, count = HEADER.unpack(read_exactly(0, HEADER.size))
         except EOFError:
             return
-        if kind == SYMBOLIC:
+        if kind in PACKAGES:
             with contextlib.suppress(ImportError):  # once, and not within the time of a check
-                importlib.import_module("math_verify")
+                importlib.import_module(PACKAGES[kind])
         reading, writing = os.pipe()
         examiner = os.fork()
         if not examiner:

@@ -14,7 +14,9 @@ HEADER = struct.Struct("<BH")
 """A request begins with its kind and the number of subjects it needs; a frame follows."""
 
 LENGTH = struct.Struct("<I")
-PROBE, ASSERTS, PROGRAM, PATTERN, SYMBOLIC = range(5)
+PROBE, ASSERTS, PROGRAM, PATTERN, SYMBOLIC, GYM = range(6)
+PACKAGES = {SYMBOLIC: "math_verify", GYM: "reasoning_gym"}
+"""Imported once by the server, before the first check that needs them"""
 
 
 def read_exactly(fd: int, count: int) -> bytes:
