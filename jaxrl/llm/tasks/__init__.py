@@ -1,5 +1,5 @@
-"""Tasks for language models: environments of one step. A prompt is the observation, a completion the
-action.
+"""Tasks for language models: environments of one step. A prompt is the observation, a completion
+the action.
 
     task = Addition(digits=2)
     state, prompt = task.reset(key)            # [P] token ids, padded on the left with -1
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxrl.llm.tasks.preferences import Preferences, prefer, synthetic
     from jaxrl.llm.tasks.scored import Scored
     from jaxrl.llm.tasks.sequences import Copy, Reverse, Sort
-    from jaxrl.llm.tasks.task import PAD, Task, Written, ids, text
+    from jaxrl.llm.tasks.task import PAD, Task, Written, ids
     from jaxrl.llm.tasks.text import TextTask, text_task
 
 _HOMES = {

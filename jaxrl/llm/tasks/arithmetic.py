@@ -40,12 +40,11 @@ class Arithmetic(WrittenTask):
 
     @property
     def longest_answer(self) -> int:
-        self._check()
-        return self._width + ("-" in self.operations) + 1
+        return self._width(self.digits + 1) + 1  # a difference has a sign
 
-    @property
-    def _width(self) -> int:
-        sizes = {"+": self.digits + 1, "-": self.digits, "*": 2 * self.digits}
+    def _width(self, difference: int) -> int:
+        self._check()
+        sizes = {"+": self.digits + 1, "-": difference, "*": 2 * self.digits}
         return max(sizes[sign] for sign in self.operations)
 
     def _check(self) -> None:
@@ -74,7 +73,7 @@ class Arithmetic(WrittenTask):
         prompt = jnp.concatenate([left, 10 + sign[None], right, jnp.array([13])])
         present = jnp.concatenate([left_here, one, right_here, one])
 
-        found, found_here = digits_of(jnp.abs(result), self._width)
+        found, found_here = digits_of(jnp.abs(result), self._width(self.digits))
         if self.backwards:
             found, found_here = found[::-1], found_here[::-1]
         answer = jnp.concatenate([jnp.array([MINUS]), found, jnp.array(self.stop)])

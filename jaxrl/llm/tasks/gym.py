@@ -50,8 +50,8 @@ def reasoning_gym(
     longest: int | None = None,
     **config: Any,
 ) -> TextTask:
-    """`size` questions of the data set `name`, such as "leg_counting". `config` goes to it, the rest
-    to `text_task`; `extract` finds the answer in a completion."""
+    """`size` questions of the data set `name`, such as "leg_counting". `config` goes to it, the
+    rest to `text_task`; `extract` finds the answer in a completion."""
     try:
         import reasoning_gym as package  # pyright: ignore
     except ImportError as error:

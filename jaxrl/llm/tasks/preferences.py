@@ -1,5 +1,5 @@
-"""Preferences that are made up from a known reward, so that what is learned from them can be compared
-with the truth."""
+"""Preferences that are made up from a known reward, so that what is learned from them can be
+compared with the truth."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def prefer(
 
 
 def corrupted(task: WrittenTask, question: Written, key: Key, rate: jax.Array) -> jax.Array:
-    """The right answer, in which each token was replaced with probability `rate`, the last one, the
-    stop token, excepted: a completion of the same length."""
+    """The right answer, in which each token was replaced by any character with probability `rate`,
+    the stop token excepted: a completion of the same length."""
     swap_key, token_key = jax.random.split(key)
     answer = question.answer
     letters = min(n for n in (*task.stop, task.tokenizer.size, task.tokenizer.bos) if n is not None)
@@ -69,8 +69,8 @@ def synthetic(
     scale: Float = 4.0,
     temperature: Float = 1.0,
 ) -> Preferences:
-    """`count` pairs of corrupted answers to the task's questions, some hardly and some badly so. The
-    gold reward is `scale` times the share of tokens that are right, unless `gold` is given."""
+    """`count` pairs of corrupted answers to the task's questions, some hardly and some badly so.
+    The gold reward is `scale` times the share of tokens that are right, unless `gold` is given."""
 
     def right(question: Written, completion: jax.Array) -> jax.Array:
         asked = question.answer != PAD
@@ -80,9 +80,9 @@ def synthetic(
     write_key, rate_key, a_key, b_key, label_key = jax.random.split(key, 5)
     questions = jax.vmap(task.write)(jax.random.split(write_key, count))
     rates = jax.random.uniform(rate_key, (2, count))
-    pair = [
+    a, b = (
         jax.vmap(lambda q, k, r: corrupted(task, q, k, r))(questions, jax.random.split(k, count), r)
         for k, r in zip((a_key, b_key), rates, strict=True)
-    ]
-    golds = [jax.vmap(known)(questions, completion) for completion in pair]
-    return prefer(label_key, questions.prompt, *pair, *golds, temperature)
+    )
+    gold_a, gold_b = (jax.vmap(known)(questions, completion) for completion in (a, b))
+    return prefer(label_key, questions.prompt, a, b, gold_a, gold_b, temperature)

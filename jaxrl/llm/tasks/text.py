@@ -38,7 +38,8 @@ class Judge:
         """The text of a completion [C], up to the first pad or stop token."""
         tokens = completion.tolist()
         ends = [tokens.index(n) for n in (PAD, *self.stop) if n in tokens]
-        return self.tokenizer.decode(tokens[: min(ends, default=len(tokens))])
+        known = [n for n in tokens[: min(ends, default=len(tokens))] if n < self.tokenizer.size]
+        return self.tokenizer.decode(known)  # a model may have more ids than its tokenizer
 
     def __call__(self, question: Any, completion: Any) -> Array:
         """Of any number of axes: [...], [..., C] -> [...], NaN for what cannot be scored."""
