@@ -432,7 +432,10 @@ def test_synthetic_pairs_have_the_gold_margin_they_say() -> None:
     assert 0.03 < float(pairs.swapped.mean()) < 0.35 and np.std(margins) > 0.5
     sharper = make(jax.random.key(1), 400.0)
     assert sharper.swapped.mean() < 0.02
-    other = tasks.synthetic(task, jax.random.key(1), 50, gold=lambda q, c: -(c == 0).sum())
+    disliked = jax.jit(
+        lambda key: tasks.synthetic(task, key, 50, gold=lambda q, c: -(c == 0).sum())
+    )
+    other = disliked(jax.random.key(1))
     np.testing.assert_allclose(
         other.margin, (other.rejected == 0).sum(1) - (other.chosen == 0).sum(1)
     )

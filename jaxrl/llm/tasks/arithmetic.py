@@ -79,8 +79,8 @@ class Arithmetic(WrittenTask):
         answer = jnp.concatenate([jnp.array([MINUS]), found, jnp.array(self.stop)])
         answered = jnp.concatenate([(result < 0)[None], found_here, one])
         return Written(
-            to_the_right(prompt, present, self.longest_prompt).astype(jnp.int32),
-            to_the_left(answer, answered, self.max_new).astype(jnp.int32),
+            to_the_right(prompt, present, self.longest_prompt),
+            to_the_left(answer, answered, self.max_new),
         )
 
 

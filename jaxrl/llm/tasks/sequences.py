@@ -50,8 +50,8 @@ class Copy(WrittenTask):
         prompt = jnp.append(letters, self.letters)  # the alphabet ends with >
         answer = jnp.append(self.changed(letters, count), jnp.array(self.stop))
         return Written(
-            to_the_right(prompt, prompt != PAD, self.longest_prompt).astype(jnp.int32),
-            to_the_left(answer, answer != PAD, self.max_new).astype(jnp.int32),
+            to_the_right(prompt, prompt != PAD, self.longest_prompt),
+            to_the_left(answer, answer != PAD, self.max_new),
         )
 
 

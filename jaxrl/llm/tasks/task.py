@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -60,14 +61,13 @@ def ids(tokens: Any) -> list[int]:
 
 def to_the_left(tokens: jax.Array, present: jax.Array, length: int) -> jax.Array:
     """-> [length]: the tokens [L] that are present, in order, then pads."""
-    tokens = jnp.where(present, tokens, PAD)[jnp.argsort(~present, stable=True)]
-    return jnp.pad(tokens, (0, max(0, length - len(tokens))), constant_values=PAD)[:length]
+    place = jnp.where(present, jnp.cumsum(present) - 1, length)
+    return jnp.full(length, PAD, jnp.int32).at[place].set(tokens, mode="drop")
 
 
 def to_the_right(tokens: jax.Array, present: jax.Array, length: int) -> jax.Array:
     """-> [length]: pads, then the tokens [L] that are present, in order."""
-    tokens = jnp.where(present, tokens, PAD)[jnp.argsort(present, stable=True)]
-    return jnp.pad(tokens, (max(0, length - len(tokens)), 0), constant_values=PAD)[-length:]
+    return to_the_left(tokens[::-1], present[::-1], length)[::-1]
 
 
 @struct
@@ -76,6 +76,28 @@ class Written:
 
     prompt: jax.Array  # [P]
     answer: jax.Array  # [C], the stop token at its end
+
+
+@partial(jax.jit, inline=True)
+def _write(task: Any, key: Key) -> Written:
+    """One program where nothing is compiled yet, part of another one where something is."""
+    return task.write(key)
+
+
+@partial(jax.jit, inline=True)
+def _reward(task: Any, state: Written, completion: jax.Array) -> jax.Array:
+    asked = state.answer != PAD  # [C]
+    right = (completion == state.answer) & asked
+    share = right.sum() / asked.sum()
+    exact = right.sum() == asked.sum()
+    return jnp.where(exact, 1.0, task.partial * share).astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnums=2)
+def _examples(task: Any, key: Key, count: int) -> tuple[jax.Array, jax.Array]:
+    states = jax.vmap(task.write)(jax.random.split(key, count))
+    tokens = jnp.concatenate([states.prompt, states.answer], 1)
+    return tokens, (jnp.arange(tokens.shape[1]) >= task.longest_prompt) & (tokens != PAD)
 
 
 @struct
@@ -136,7 +158,7 @@ class WrittenTask:
         return None
 
     def reset(self, key: Key) -> tuple[Written, jax.Array]:
-        state = self.write(key)
+        state = _write(self, key)
         return state, state.prompt
 
     def step(self, state: Written, action: jax.Array, key: Key) -> tuple[Written, Step]:
@@ -148,11 +170,7 @@ class WrittenTask:
     def reward(self, state: Written, completion: jax.Array) -> jax.Array:
         """1 if it is the answer to the last token (what follows the stop token is not looked at),
         else `partial` times the share of the answer's tokens that stand at their places."""
-        asked = state.answer != PAD  # [C]
-        right = (completion == state.answer) & asked
-        share = right.sum() / asked.sum()
-        exact = right.sum() == asked.sum()
-        return jnp.where(exact, 1.0, self.partial * share).astype(jnp.float32)
+        return _reward(self, state, completion)
 
     def answer(self, state: Written) -> jax.Array:
         """The right completion [C]."""
@@ -161,9 +179,7 @@ class WrittenTask:
     def examples(self, key: Key, count: int) -> tuple[jax.Array, jax.Array]:
         """Questions with their answers, to be imitated: tokens [count, P + C], pads on both sides,
         and which of them belong to the answer."""
-        states = jax.vmap(self.write)(jax.random.split(key, count))
-        tokens = jnp.concatenate([states.prompt, states.answer], 1)
-        return tokens, (jnp.arange(tokens.shape[1]) >= self.longest_prompt) & (tokens != PAD)
+        return _examples(self, key, count)
 
     def text(self, tokens: Any) -> str:
         return self.tokenizer.decode(ids(tokens))
