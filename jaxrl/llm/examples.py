@@ -109,6 +109,20 @@ def thumbs(
     return Dataset({"prompt": left, "answer": right, "desirable": good})
 
 
+def written(task: Any, key: Any, count: int) -> Dataset:
+    """`count` questions with their answers, of a task that can write both (`tasks.Addition`)."""
+    tokens, mask = (np.asarray(x) for x in task.examples(key, count))
+    real = tokens != NONE
+    rows = {"tokens": np.where(real, tokens, 0), "segments": real.astype(np.int32), "mask": mask}
+    return of_task(task, rows)
+
+
+def preferred(pairs: Any) -> Dataset:
+    """Of `tasks.synthetic` or `tasks.prefer`: prompts with a chosen and a rejected answer each."""
+    prompt, chosen, rejected = (np.asarray(x) for x in (pairs.prompt, pairs.chosen, pairs.rejected))
+    return Dataset({"chosen": joined(prompt, chosen), "rejected": joined(prompt, rejected)})
+
+
 def of_task(task: Any, arrays: Any) -> Dataset:
     """A dataset that knows the task's spaces, so that what is fitted to it can be tried there."""
     return Dataset(arrays, obs_space=task.obs_space, action_space=task.action_space)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.llm import pairs, scorer, tuning
+from jaxrl.llm.answers import NONE
 from jaxrl.llm.losses import reward
 from jaxrl.llm.losses.aggregate import ByToken, Layout
 from jaxrl.llm.model import Transformer
@@ -110,3 +111,13 @@ def _begun(agent: RewardModel | StepModel, key: Key, spec: Spec) -> Tuned:
     tuning.whole_parts(agent.batch_size, agent.parts, f"batch_size={agent.batch_size}")
     params = scorer.fresh(agent.network, key, agent.lora)
     return tuning.tuned(params, agent.optimizer, spec, watch=False)
+
+
+def rate(
+    network: Transformer, params: PyTree, prompt: jax.Array, completion: jax.Array
+) -> jax.Array:
+    """A reward model's score of one completion, both padded with -1. With the network bound it is
+    the reward of a task: `tasks.Scored(task, partial(rate, network), run.state.params)`."""
+    tokens = jnp.concatenate([prompt, completion])[None]
+    real = tokens != NONE
+    return scorer.of_last(network, params, jnp.maximum(tokens, 0), real)[0]
