@@ -74,15 +74,16 @@ class Setting:
         if self.start is None:
             return examples.written(self.task, jax.random.key(1000 + seed), count)
         chosen = np.random.default_rng(seed).choice(len(self.numbers), count)
-        prompts = [
-            self.tokenizer.chat([{"role": "user", "content": question(*self.numbers[i])}])
-            for i in chosen
-        ]
+        prompts = [self.prompt(i) for i in chosen]
         answers = [self.tokenizer.encode(str(self.numbers[i].sum())) for i in chosen]
         room = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True)) + 1
         end = self.network.config.eos[0]
         rows = examples.supervised(prompts, answers, room=room, eos=end)
         return examples.of_task(self.task, rows.arrays)
+
+    def prompt(self, number: int) -> list[int]:
+        asked = {"role": "user", "content": question(*self.numbers[number])}
+        return self.tokenizer.chat([asked])
 
     def exact(self, run: Any, episodes: int = 1024) -> float:
         """Share of right answers, the most probable tokens taken."""

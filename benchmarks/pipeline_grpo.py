@@ -1,4 +1,4 @@
-"""Supervised fine-tuning, then GRPO with a verifier: from a model that can hardly add to one that can.
+"""Fine-tuning, then GRPO with a verifier: from a model that can hardly add to one that can.
 
 python -m benchmarks.pipeline_grpo --seeds 3 --write
 python -m benchmarks.pipeline_grpo --model SmolLM2-135M-Instruct.Q4_1.gguf --adapters 8 --small
@@ -23,7 +23,7 @@ def main() -> None:
     options = pipeline.arguments(__doc__).parse_args()
     setting, clock = pipeline.Setting(options), pipeline.Clock()
     real = setting.start is not None
-    steps, updates = (250, 400) if not real else (20, 20)
+    steps, updates = (330, 300) if not real else (20, 20)
     if options.small:
         steps, updates = (40, 5) if not real else (2, 2)
     sft = llm.SFT(

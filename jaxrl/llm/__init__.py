@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from jaxrl.llm.reward import RewardModel, StepModel
     from jaxrl.llm.sampling import Sampling
     from jaxrl.llm.sft import SFT
+    from jaxrl.llm.sharding import Shards
     from jaxrl.llm.tokenizer import ByteTokenizer, CharTokenizer, load_tokenizer
     from jaxrl.llm.tuning import AdamW, Lora
 
@@ -80,6 +81,7 @@ _HOMES = {
     "SAPO": "methods",
     "SFT": "sft",
     "Sampling": "sampling",
+    "Shards": "sharding",
     "SimPO": "methods",
     "StepModel": "reward",
     "Transformer": "model",
@@ -128,6 +130,7 @@ __all__ = [
     "SAPO",
     "SFT",
     "Sampling",
+    "Shards",
     "SimPO",
     "StepModel",
     "Transformer",

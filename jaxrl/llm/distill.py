@@ -24,6 +24,7 @@ from jaxrl.llm.losses.aggregate import ByToken
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.sampling import Sampling
 from jaxrl.llm.scoring import CHUNK, answer_states
+from jaxrl.llm.sharding import WHOLE, Shards
 from jaxrl.llm.tuning import AdamW, Lora
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -53,6 +54,7 @@ class Distill:
         "of the log-probabilities of student and teacher", default=distillation.GeneralisedJSD()
     )
     lora: Lora | None = static("train adapters only", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     reset_every = 1  # every prompt is a fresh one
 
@@ -77,7 +79,8 @@ class Distill:
         own, other = jax.random.split(key)
         params = tuning.fresh(self.network, own, self.lora)
         teacher = tuning.fresh(self.teacher, other, None)
-        return State(params, teacher, self.optimizer.init(params), Counter.zero(), spec)
+        opt = self.optimizer.init(params)
+        return self.shards.state(State(params, teacher, opt, Counter.zero(), spec))
 
     def start_from(self, state: State, given: Any) -> State:
         """{"teacher": its parameters, "student": those to begin with, or random if left out}."""
@@ -87,7 +90,8 @@ class Distill:
         params = state.params
         if "student" in given:
             params = tuning.begin(params, given["student"])
-        return dataclasses.replace(state, params=params, teacher=teacher)
+        state = dataclasses.replace(state, params=params, teacher=teacher)
+        return self.shards.state(state)
 
     def act(self, state: State, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         sampling = self.sampling
@@ -128,10 +132,12 @@ class Distill:
             total = ByToken()(each, rows.layout, count)
             return total, {"loss/total": total}
 
+        batch = self.shards.rows(batch)
         found, metrics = tuning.gradient(loss, state.params, batch, self.parts)
         total = max(1, state.spec.steps // self.num_envs)
         share = jnp.minimum(state.updates.value / total, 1.0)
         params, opt, norm = self.optimizer.step(state.params, found, state.opt, self.lr, share)
         metrics["policy/gradient_norm"] = norm
         updates = state.updates.add(1)
-        return dataclasses.replace(state, params=params, opt=opt, updates=updates), metrics
+        state = dataclasses.replace(state, params=params, opt=opt, updates=updates)
+        return self.shards.state(state), metrics

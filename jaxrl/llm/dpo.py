@@ -20,6 +20,7 @@ from jaxrl.llm.losses.aggregate import ByToken, Layout, average
 from jaxrl.llm.losses.divergence import Divergence
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.scoring import CHUNK
+from jaxrl.llm.sharding import WHOLE, Shards
 from jaxrl.llm.tuning import AdamW, Lora, Tuned
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Key, Metrics, PyTree, Spec
@@ -46,6 +47,7 @@ class DPO:
     loss: dpo.PairLoss = static("of pairs", default=PLAIN)
     divergence: Divergence = static("what a log-ratio is worth", default=divergence.reverse_kl)
     lora: Lora | None = static("train adapters only", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
         tuning.accept(self.network)
@@ -53,11 +55,11 @@ class DPO:
         if self.parts > 1 and getattr(self.loss, "func", self.loss) in SORTING:
             raise ValueError("this loss sorts all pairs of a batch: write parts=1.")
         params = tuning.fresh(self.network, key, self.lora)
-        return tuning.tuned(params, self.optimizer, spec, watch=True)
+        return self.shards.state(tuning.tuned(params, self.optimizer, spec, watch=True))
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """Parameters to begin with, which are the reference as well."""
-        return tuning.tuned_from(state, tuning.begin(state.params, given))
+        return self.shards.state(tuning.tuned_from(state, tuning.begin(state.params, given)))
 
     def act(self, state: Tuned, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         return answers.reply(self, state, obs, key, explore)

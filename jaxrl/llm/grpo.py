@@ -28,6 +28,7 @@ from jaxrl.llm.losses.aggregate import ByToken, Layout
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.sampling import Sampling
 from jaxrl.llm.scoring import CHUNK
+from jaxrl.llm.sharding import WHOLE, Shards
 from jaxrl.llm.tuning import AdamW, Lora
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Counter, Key, Metrics, PyTree, Rollout, Spec
@@ -101,6 +102,7 @@ class GRPO:
     advantage: Advantage = static("of rewards [P, G]", default=advantages.standardised)
     token_advantage: TokenAdvantage | None = static("of token rewards [R, L] instead", default=None)
     lora: Lora | None = static("train adapters only", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     reset_every = 1  # every prompt is a fresh one
 
@@ -140,13 +142,14 @@ class GRPO:
             entropy=jnp.array(jnp.nan),
             spec=spec,
         )
-        return dataclasses.replace(state, pending=self._nothing_pending(spec))
+        state = dataclasses.replace(state, pending=self._nothing_pending(spec))
+        return self.shards.state(state)
 
     def start_from(self, state: State, given: Any) -> State:
         """Parameters to begin with, which are the reference as well."""
         params = tuning.begin(state.params, given)
         kept = None if state.reference is None else params
-        return dataclasses.replace(state, params=params, reference=kept)
+        return self.shards.state(dataclasses.replace(state, params=params, reference=kept))
 
     def act(self, state: State, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         def ask(sampling: Sampling, prompts: jax.Array, key: Key, group: int) -> ActOut:
@@ -210,12 +213,14 @@ class GRPO:
             metrics["policy/entropy"] = diagnostics.entropy(entropy, own)
             return value, metrics
 
+        batch = self.shards.rows(batch)
         found, metrics = tuning.gradient(loss, state.params, batch, self.parts)
         params, opt, norm = self.optimizer.step(
             state.params, found, state.opt, self.lr, self._share(state)
         )
         metrics["policy/gradient_norm"] = norm
-        return dataclasses.replace(state, params=params, opt=opt), metrics
+        state = dataclasses.replace(state, params=params, opt=opt)
+        return self.shards.state(state), metrics
 
     # --------------------------------------------------------------------------------- parts
 

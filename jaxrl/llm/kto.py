@@ -20,6 +20,7 @@ from jaxrl.llm.losses.aggregate import Layout, average
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.sampling import Sampling
 from jaxrl.llm.scoring import CHUNK
+from jaxrl.llm.sharding import WHOLE, Shards
 from jaxrl.llm.tuning import AdamW, Lora, Tuned
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Key, Metrics, PyTree, Spec
@@ -38,16 +39,17 @@ class KTO:
     loss: Callable[..., jax.Array] = static("of log-ratio, desirable and point", default=PLAIN)
     point: bool = static("the loss takes the reference point", default=True)
     lora: Lora | None = static("train adapters only", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
         tuning.accept(self.network)
         tuning.whole_parts(self.batch_size, self.parts, f"batch_size={self.batch_size}")
         params = tuning.fresh(self.network, key, self.lora)
-        return tuning.tuned(params, self.optimizer, spec, watch=True)
+        return self.shards.state(tuning.tuned(params, self.optimizer, spec, watch=True))
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """Parameters to begin with, which are the reference as well."""
-        return tuning.tuned_from(state, tuning.begin(state.params, given))
+        return self.shards.state(tuning.tuned_from(state, tuning.begin(state.params, given)))
 
     def act(self, state: Tuned, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         return answers.reply(self, state, obs, key, explore)

@@ -24,6 +24,7 @@ from jaxrl.llm.losses.aggregate import ByToken
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.sampling import Sampling
 from jaxrl.llm.scoring import CHUNK
+from jaxrl.llm.sharding import WHOLE, Shards
 from jaxrl.llm.tuning import AdamW, Lora
 from jaxrl.losses.policy import explained_variance
 from jaxrl.struct import Float, param, static, struct
@@ -80,6 +81,7 @@ class PPO:
     chunk: int = static("positions whose vocabulary is there at a time", default=CHUNK, low=1)
     reward_estimator: kl.Estimator = static("of the KL in the reward", default=kl.k1)
     lora: Lora | None = static("train adapters only, of policy and critic", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     reset_every = 1  # every prompt is a fresh one
 
@@ -109,7 +111,7 @@ class PPO:
         policy_key, critic_key = jax.random.split(key)
         params = tuning.fresh(self.network, policy_key, self.lora)
         critic = scorer.fresh(self._critic, critic_key, self.lora)
-        return State(
+        state = State(
             params=params,
             critic=critic,
             reference=params if self.lora is None else None,
@@ -118,6 +120,7 @@ class PPO:
             updates=Counter.zero(),
             spec=spec,
         )
+        return self.shards.state(state)
 
     def start_from(self, state: State, given: Any) -> State:
         """The parameters of a language model for policy, reference and the critic's trunk; or
@@ -130,7 +133,8 @@ class PPO:
         elif self.critic is None:
             critic = scorer.begin(critic, both["policy"])
         kept = None if state.reference is None else params
-        return dataclasses.replace(state, params=params, critic=critic, reference=kept)
+        state = dataclasses.replace(state, params=params, critic=critic, reference=kept)
+        return self.shards.state(state)
 
     def act(self, state: State, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         sampling = self.sampling
@@ -203,6 +207,7 @@ class PPO:
             return policy + critic, metrics
 
         params = {"policy": state.params, "critic": state.critic}
+        batch = self.shards.rows(batch)
         found, metrics = tuning.gradient(loss, params, batch, self.parts)
         share, opt, rates = self._share(state), {}, {"policy": self.lr, "critic": self.critic_lr}
         for name, rate in rates.items():  # two optimisers: neither clips the other's gradient
@@ -214,7 +219,7 @@ class PPO:
         state = dataclasses.replace(
             state, params=params["policy"], critic=params["critic"], opt=opt
         )
-        return state, metrics
+        return self.shards.state(state), metrics
 
     # --------------------------------------------------------------------------------- parts
 

@@ -17,6 +17,7 @@ from jaxrl.llm.answers import NONE
 from jaxrl.llm.losses import reward
 from jaxrl.llm.losses.aggregate import ByToken, Layout
 from jaxrl.llm.model import Transformer
+from jaxrl.llm.sharding import WHOLE, Shards
 from jaxrl.llm.tuning import AdamW, Lora, Tuned
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Metrics, PyTree, Spec
@@ -31,13 +32,14 @@ class RewardModel:
     batch_size: int = static("pairs per step", default=32, low=1)
     parts: int = static("of a batch that follow one another, for memory", default=1, low=1)
     lora: Lora | None = static("train adapters and the head only", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
         return _begun(self, key, spec)
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """A language model's parameters for the trunk, or those of a reward model."""
-        return tuning.tuned_from(state, scorer.begin(state.params, given))
+        return self.shards.state(tuning.tuned_from(state, scorer.begin(state.params, given)))
 
     def scores(self, params: PyTree, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         """[R] of rows [R, L], prompt and answer in each."""
@@ -77,13 +79,14 @@ class StepModel:
     batch_size: int = static("answers per step", default=32, low=1)
     parts: int = static("of a batch that follow one another, for memory", default=1, low=1)
     lora: Lora | None = static("train adapters and the head only", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
         return _begun(self, key, spec)
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """A language model's parameters for the trunk, or those of a reward model."""
-        return tuning.tuned_from(state, scorer.begin(state.params, given))
+        return self.shards.state(tuning.tuned_from(state, scorer.begin(state.params, given)))
 
     def scores(self, params: PyTree, tokens: jax.Array, segments: jax.Array) -> jax.Array:
         """[R, L]: log-odds that all is right up to each token."""
@@ -110,7 +113,7 @@ def _begun(agent: RewardModel | StepModel, key: Key, spec: Spec) -> Tuned:
     tuning.accept(agent.network)
     tuning.whole_parts(agent.batch_size, agent.parts, f"batch_size={agent.batch_size}")
     params = scorer.fresh(agent.network, key, agent.lora)
-    return tuning.tuned(params, agent.optimizer, spec, watch=False)
+    return agent.shards.state(tuning.tuned(params, agent.optimizer, spec, watch=False))
 
 
 def rate(

@@ -19,6 +19,7 @@ from jaxrl.llm.losses import sft
 from jaxrl.llm.losses.aggregate import ByToken, Layout
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.scoring import CHUNK
+from jaxrl.llm.sharding import WHOLE, Shards
 from jaxrl.llm.tuning import AdamW, Lora, Tuned
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Key, Metrics, PyTree, Spec
@@ -34,15 +35,16 @@ class SFT:
     chunk: int = static("positions whose vocabulary is there at a time", default=CHUNK, low=1)
     loss: Callable[..., jax.Array] = static("of log-probs: sft.nll or sft.dft", default=sft.nll)
     lora: Lora | None = static("train adapters only", default=None)
+    shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
         tuning.accept(self.network)
         tuning.whole_parts(self.batch_size, self.parts, f"batch_size={self.batch_size}")
         params = tuning.fresh(self.network, key, self.lora)
-        return tuning.tuned(params, self.optimizer, spec, watch=False)
+        return self.shards.state(tuning.tuned(params, self.optimizer, spec, watch=False))
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
-        return tuning.tuned_from(state, tuning.begin(state.params, given))
+        return self.shards.state(tuning.tuned_from(state, tuning.begin(state.params, given)))
 
     def act(self, state: Tuned, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         return answers.reply(self, state, obs, key, explore)

@@ -170,11 +170,11 @@ def tuned_from(state: Tuned, params: PyTree) -> Tuned:
 
 def stepped(agent: Any, state: Tuned, loss: Loss, rows: PyTree) -> tuple[Tuned, Metrics]:
     """One gradient step of an agent with lr, optimizer and parts."""
-    found, metrics = gradient(loss, state.params, rows, agent.parts)
+    found, metrics = gradient(loss, state.params, agent.shards.rows(rows), agent.parts)
     params, opt, norm = agent.optimizer.step(state.params, found, state.opt, agent.lr, state.share)
     metrics["policy/gradient_norm"] = norm
     state = dataclasses.replace(state, params=params, opt=opt, updates=state.updates.add(1))
-    return state, metrics
+    return agent.shards.state(state), metrics
 
 
 Loss = Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]

@@ -1,0 +1,128 @@
+"""Pretraining, fine-tuning, a reward model from preferences, PPO against it: the whole of RLHF.
+
+    python -m benchmarks.pipeline_ppo --seeds 3 --write
+    python -m benchmarks.pipeline_ppo --model SmolLM2-135M-Instruct.Q4_1.gguf --adapters 8 --small
+
+In the last stage nobody tells the policy which sums are right: it sees the scores of a reward model,
+taught by pairs of answers of which one was preferred, the better one mostly. A real checkpoint has
+been pretrained, and the pairs are right and wrong sums.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxrl
+from benchmarks import pipeline
+from jaxrl import llm
+from jaxrl.llm import examples, tasks
+from jaxrl.llm.reward import rate
+
+METRICS = ("reward/mean", "reference/kl_answer", "policy/entropy", "value/explained_variance")
+
+
+def preferences(setting: pipeline.Setting, count: int, seed: int) -> Any:
+    if setting.start is None:
+        key = jax.random.key(2000 + seed)
+        return examples.preferred(tasks.synthetic(setting.task, key, count, temperature=0.25))
+    random = np.random.default_rng(seed)
+    chosen = random.choice(len(setting.numbers), count)
+    sums = setting.numbers[chosen].sum(1)
+    wrong = sums + random.choice([-10, -2, -1, 1, 2, 10], count)
+    prompts = [
+        setting.tokenizer.chat(
+            [{"role": "user", "content": pipeline.question(*setting.numbers[i])}]
+        )
+        for i in chosen
+    ]
+    good, bad = ([setting.tokenizer.encode(str(n)) for n in side] for side in (sums, wrong))
+    room = max(len(p) for p in prompts) + 8
+    return examples.preferences(prompts, good, bad, room=room, eos=setting.network.config.eos[0])
+
+
+def everything(data: jaxrl.Dataset) -> jaxrl.Dataset:
+    """All tokens count, those of the questions too."""
+    arrays: Any = dict(data.arrays)
+    return examples.of_task(data, arrays | {"mask": arrays["segments"] > 0})
+
+
+def main() -> None:
+    options = pipeline.arguments(__doc__).parse_args()
+    setting, clock = pipeline.Setting(options), pipeline.Clock()
+    real = setting.start is not None
+    pretraining, tuning, rating, updates = (150, 150, 800, 300) if not real else (0, 20, 20, 20)
+    if options.small:
+        pretraining, tuning, rating, updates = (20, 20, 20, 4) if not real else (0, 2, 2, 2)
+    adam = llm.AdamW(b2=0.99)
+    sft = llm.SFT(
+        setting.network,
+        lr=3e-3 if not real else 1e-5,
+        batch_size=128 if not real else 8,
+        optimizer=adam,
+        lora=setting.lora,
+    )
+    judge = llm.RewardModel(
+        setting.network,
+        lr=1e-3 if not real else 1e-5,
+        batch_size=128 if not real else 8,
+        centring=0.01,
+        optimizer=adam,
+    )
+    ppo = llm.PPO(
+        setting.network,
+        lr=3e-4 if not real else 1e-6,
+        critic_lr=1e-3 if not real else 1e-5,
+        prompts=256 if not real else 8,
+        epochs=2,
+        minibatches=2,
+        reward_kl=0.02,
+        optimizer=adam,
+        lora=setting.lora,
+    )
+    data = setting.supervised(20_000 if not real else 256)
+    begun = [] if real else ["pretrained"]
+    stages: dict[str, list[float]] = {name: [] for name in (*begun, "fine-tuned", "PPO")}
+    judged: list[float] = []
+    scores: list[tuple[float, float]] = []
+    runs: list[Any] = []
+    for seed in range(options.seeds):
+        key = jax.random.key(seed)
+        start = setting.start
+        if pretraining:
+            start = jaxrl.fit(sft, everything(data), key, steps=pretraining)
+            stages["pretrained"].append(setting.exact(start))
+        tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, 1), steps=tuning, start=start)
+        stages["fine-tuned"].append(setting.exact(tuned))
+        clock.say(f"seed {seed}: fine-tuned, {stages['fine-tuned'][-1]:.1%} right")
+        pairs = preferences(setting, 20_000 if not real else 256, seed)
+        rated = jaxrl.fit(judge, pairs, key, steps=rating, start=tuned.state.params)
+        judged.append(float(np.asarray(rated.metrics["reward/accuracy"])[-5:].mean()))
+        clock.say(f"seed {seed}: reward model, {judged[-1]:.1%} of pairs in the preferred order")
+        task = tasks.Scored(setting.task, partial(rate, setting.network), rated.state.params)
+        both = {"policy": tuned, "critic": rated.state.params}
+        begin = {name: getattr(x, "state", x) for name, x in both.items()}
+        count = updates * ppo.num_envs
+        run = jaxrl.train(ppo, task, key, steps=count, start=begin, progress=True)
+        stages["PPO"].append(setting.exact(run))
+        scores.append(tuple(float(run.metrics["reward/mean"][i]) for i in (0, -1)))
+        clock.say(
+            f"seed {seed}: after PPO, {stages['PPO'][-1]:.1%} right; the reward model's score went "
+            f"from {scores[-1][0]:.2f} to {scores[-1][1]:.2f}"
+        )
+        runs.append(run)
+    pipeline.table(stages, "right answers, mean over seeds with 95 % interval")
+    last = {name: [float(run.metrics[name][-1]) for run in runs] for name in METRICS}
+    for name, values in last.items():
+        print(f"{name} at the end: " + "  ".join(f"{v:.3f}" for v in values))
+    if options.write:
+        curves = {n: [run.metrics[n].tolist() for run in runs] for n in METRICS}
+        result = {"right": stages, "reward_model": judged, "at_the_end": last, "curves": curves}
+        pipeline.keep("pipeline_ppo", result, runs, METRICS)
+
+
+if __name__ == "__main__":
+    main()
