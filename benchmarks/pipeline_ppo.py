@@ -3,9 +3,9 @@
     python -m benchmarks.pipeline_ppo --seeds 3 --write
     python -m benchmarks.pipeline_ppo --model SmolLM2-135M-Instruct.Q4_1.gguf --adapters 8 --small
 
-In the last stage nobody tells the policy which sums are right: it sees the scores of a reward model,
-taught by pairs of answers of which one was preferred, the better one mostly. A real checkpoint has
-been pretrained, and the pairs are right and wrong sums.
+In the last stage nobody tells the policy which sums are right: it sees the scores of a reward
+model, taught by pairs of answers of which one was preferred, the better one mostly. A real
+checkpoint has been pretrained, and the pairs are right and wrong sums.
 """
 
 from __future__ import annotations
