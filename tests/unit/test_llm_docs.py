@@ -1,4 +1,4 @@
-"""docs/llm.md: its code runs."""
+"""The pages about language models: their code runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 
-def test_the_code_in_the_docs_runs() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "llm.md").read_text()
+
+@pytest.mark.parametrize(("page", "count"), [("llm", 7), ("llm_training", 1)])
+def test_the_code_in_the_docs_runs(page: str, count: int) -> None:
+    text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == count
     names: dict[str, Any] = {}
     for block in blocks:
-        exec(compile(block, "docs/llm.md", "exec"), names)
-    assert names["lm"].config == names["config"]
+        exec(compile(block, f"docs/{page}.md", "exec"), names)
+    if page == "llm":
+        assert names["lm"].config == names["config"]
