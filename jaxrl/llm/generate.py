@@ -19,9 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.llm.lora import variables as variables_of
-from jaxrl.llm.model import Cache, Transformer, empty_cache
+from jaxrl.llm.model import Cache, Transformer, empty_cache, grow
 from jaxrl.llm.sampling import Sampling, kept, log_probs, pack_bits, tempered, unpack_bits
+from jaxrl.llm.sampling import draw as pick
 from jaxrl.struct import struct
+
+STAGE = 256
+"""Slots below which a cache is not begun smaller"""
 
 Carry = tuple[jax.Array, jax.Array, jax.Array, Any, Cache, "Completions"]
 """Of the loop: number of the token, last tokens, rows that go on, tokens seen, cache, result"""
@@ -74,7 +78,7 @@ def generate(
         return network.apply(variables, x, method="head")[:, 0]  # pyright: ignore
 
     room = P + max_new
-    cache = empty_cache(network.config, B, room, network.dtype)
+    cache = empty_cache(network.config, B, P, network.dtype)
     x, cache = network.apply(variables, tokens, mask, cache, room, method="hidden")
     last = P - 1 - jnp.argmax(mask[:, ::-1], axis=1)
     logits = logits_of(jnp.take_along_axis(x, last[:, None, None], axis=1))
@@ -92,15 +96,12 @@ def generate(
         """Token n of every row that goes on -> tokens, rows that go on after it, seen, out"""
         warm = tempered(logits, sampling, seen)
         keep = kept(warm, sampling) if sampling.truncates else None
-        each = log_probs(warm, keep)
+        left = warm if keep is None else jnp.where(keep, warm, -jnp.inf)
         if sampling.greedy:
-            token = each.argmax(-1)
+            token = left.argmax(-1).astype(jnp.int32)
+            own = left.max(-1) - jax.nn.logsumexp(left, axis=-1)
         else:
-            token = jax.vmap(lambda k, p: jax.random.categorical(jax.random.fold_in(k, n), p))(
-                keys, each
-            )
-        token = token.astype(jnp.int32)
-        own = jnp.take_along_axis(each, token[:, None], axis=-1)[:, 0]
+            token, own = pick(left, jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, n), (2,)))(keys))
         ends = jnp.isin(token, jnp.asarray(stop, jnp.int32)) if stop else jnp.zeros(R, bool)
         all_kept = out.kept
         if all_kept is not None and keep is not None:
@@ -143,8 +144,22 @@ def generate(
         token, going, seen, out = draw(n, logits_of(x), seen, going, out)
         return n + 1, token, going, seen, cache, out
 
-    start = (jnp.ones((), jnp.int32), token, going, seen, cache, out)
-    return jax.lax.while_loop(more, step, start)[-1]
+    n = jnp.ones((), jnp.int32)
+    for slots in stages(P, room):
+        carry = (n, token, going, seen, grow(cache, slots), out)
+        n, token, going, seen, cache, out = jax.lax.while_loop(
+            lambda carry, last=slots - P: more(carry) & (carry[0] <= last), step, carry
+        )
+    return out
+
+
+def stages(prompt: int, room: int) -> list[int]:
+    """Slots of the cache, from loop to loop: attention reads all of them, the empty ones too, so
+    long completions begin with few. Each size is one more loop to compile."""
+    sizes = [room]
+    while sizes[0] >= 2 * STAGE and sizes[0] // 2 > prompt:
+        sizes.insert(0, sizes[0] // 2)
+    return sizes
 
 
 def score(

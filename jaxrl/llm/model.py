@@ -47,7 +47,7 @@ class Cache:
     """Keys and values of the tokens so far, in slots: one array of each per layer."""
 
     keys: tuple[jax.Array, ...]
-    """[B, S, K, H]"""
+    """[B, K, S, H]: what one head of a row reads lies together"""
     values: tuple[jax.Array, ...]
     segments: jax.Array
     """[B, S]: 0 where a slot is empty or holds padding"""
@@ -63,11 +63,22 @@ class Cache:
 
 def empty_cache(config: Config, batch: int, slots: int, dtype: Any = jnp.float32) -> Cache:
     def zeros() -> tuple[jax.Array, ...]:
-        shape = (batch, slots, config.kv_heads, config.head_dim)
+        shape = (batch, config.kv_heads, slots, config.head_dim)
         return tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
 
     places = jnp.zeros((batch, slots), jnp.int32)
     return Cache(zeros(), zeros(), places, places, jnp.zeros((), jnp.int32))
+
+
+def grow(cache: Cache, slots: int) -> Cache:
+    """The same with empty slots at the end."""
+    more = slots - cache.slots
+
+    def padded(x: jax.Array, axis: int) -> jax.Array:
+        return jnp.pad(x, [(0, more if n == axis else 0) for n in range(x.ndim)])
+
+    keys, values = (tuple(padded(x, 2) for x in each) for each in (cache.keys, cache.values))
+    return Cache(keys, values, padded(cache.segments, 1), padded(cache.positions, 1), cache.length)
 
 
 def count_positions(segments: jax.Array) -> jax.Array:
@@ -88,7 +99,9 @@ def turns(rope: Rope, positions: jax.Array, context: int | None = None) -> Turn:
     longrope), that is `context`, or the length of the row, but never that of its neighbours."""
     length = jnp.asarray(context or 1 + positions.max(axis=1)[:, None, None])  # [] or [B, 1, 1]
     angles = positions[..., None].astype(jnp.float32) * frequencies(rope, length)
-    return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
+    pair = jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
+    # Else XLA would find them again for every head of every layer.
+    return jax.lax.optimization_barrier(pair)
 
 
 def frequencies(rope: Rope, length: jax.Array) -> jax.Array | np.ndarray[Any, Any]:
@@ -190,24 +203,26 @@ class Attention(nn.Module):
 
         q, k, v = (
             project("query", c.heads),
-            project("key", c.kv_heads),
-            project("value", c.kv_heads),
+            project("key", c.kv_heads).swapaxes(1, 2),  # [B, K, L, H]
+            project("value", c.kv_heads).swapaxes(1, 2),
         )
         if past is not None:
             k, v = (
-                jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, start, 0, 0))
+                jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, 0, start, 0))
                 for old, new in zip(past, (k, v), strict=True)
             )
         q = q.reshape(B, L, c.kv_heads, c.heads // c.kv_heads, c.head_dim)
-        scores = jnp.einsum("blkgh,bskh->bkgls", q, k, preferred_element_type=jnp.float32)
+        q = q.transpose(0, 2, 3, 1, 4)  # [B, K, N / K, L, H]
+        scores = jnp.einsum("bkglh,bksh->bkgls", q, k, preferred_element_type=jnp.float32)
         scores *= c.attention_scale
         if c.attention_cap:
             scores = c.attention_cap * jnp.tanh(scores / c.attention_cap)
         weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, FAR), axis=-1)
-        mixed = jnp.einsum("bkgls,bskh->blkgh", weights.astype(v.dtype), v).astype(x.dtype)
+        mixed = jnp.einsum("bkgls,bksh->bkglh", weights.astype(v.dtype), v).astype(x.dtype)
         shrink = 1 / math.sqrt(2 * c.layers)
         out = Linear(c.width, c.out_bias, shrink, name="out")
-        return out(mixed.reshape(B, L, c.heads * c.head_dim)), (k, v)
+        mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(B, L, c.heads * c.head_dim)
+        return out(mixed), (k, v)
 
 
 class FeedForward(nn.Module):
