@@ -72,7 +72,7 @@ def generate(
     (B, P), V = tokens.shape, network.config.vocab
     mask = jnp.ones((B, P), bool) if mask is None else mask.astype(bool)
     variables = variables_of(params)
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(B * group))
+    noise = random_numbers(key, B * group, max_new)
 
     def logits_of(x: jax.Array) -> jax.Array:  # [.., 1, D] -> [.., V]
         return network.apply(variables, x, method="head")[:, 0]  # pyright: ignore
@@ -101,7 +101,7 @@ def generate(
             token = left.argmax(-1).astype(jnp.int32)
             own = left.max(-1) - jax.nn.logsumexp(left, axis=-1)
         else:
-            token, own = pick(left, jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, n), (2,)))(keys))
+            token, own = pick(left, jax.lax.dynamic_index_in_dim(noise, n, 1, keepdims=False))
         ends = jnp.isin(token, jnp.asarray(stop, jnp.int32)) if stop else jnp.zeros(R, bool)
         all_kept = out.kept
         if all_kept is not None and keep is not None:
@@ -151,6 +151,18 @@ def generate(
             lambda carry, last=slots - P: more(carry) & (carry[0] <= last), step, carry
         )
     return out
+
+
+def random_numbers(key: jax.Array, rows: int, max_new: int) -> jax.Array:
+    """[rows, max_new, 2], all at once: one by one they would take as long as a small model. Those
+    of a token depend on the row's and its own number only."""
+
+    def of_row(row: jax.Array) -> jax.Array:
+        own = jax.random.fold_in(key, row)
+        each = jax.vmap(lambda n: jax.random.fold_in(own, n))(jnp.arange(max_new))
+        return jax.vmap(lambda k: jax.random.uniform(k, (2,)))(each)
+
+    return jax.vmap(of_row)(jnp.arange(rows))
 
 
 def stages(prompt: int, room: int) -> list[int]:
