@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.llm.lora import variables as variables_of
-from jaxrl.llm.model import Cache, Transformer, empty_cache, grow
+from jaxrl.llm.model import Cache, Transformer, grow
 from jaxrl.llm.sampling import Sampling, kept, log_probs, pack_bits, tempered, unpack_bits
 from jaxrl.llm.sampling import draw as pick
 from jaxrl.struct import struct
@@ -78,8 +78,8 @@ def generate(
         return network.apply(variables, x, method="head")[:, 0]  # pyright: ignore
 
     room = P + max_new
-    cache = empty_cache(network.config, B, P, network.dtype)
-    x, cache = network.apply(variables, tokens, mask, cache, room, method="hidden")
+    # Prompts see prompts only, not the slots that are still empty.
+    x, cache = network.apply(variables, tokens, mask, None, room, method="hidden")
     last = P - 1 - jnp.argmax(mask[:, ::-1], axis=1)
     logits = logits_of(jnp.take_along_axis(x, last[:, None, None], axis=1))
     seen = None

@@ -41,6 +41,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 FAR = -1e30
 """The score of what may not be seen. Finite: a row that sees nothing must not become NaN."""
 
+TABLE = 8192
+"""Positions up to which their angles are part of the program"""
+
 
 @struct
 class Cache:
@@ -98,10 +101,14 @@ def turns(rope: Rope, positions: jax.Array, context: int | None = None) -> Turn:
     """The angles' cosines and sines. Where they depend on the length of the context (dynamic,
     longrope), that is `context`, or the length of the row, but never that of its neighbours."""
     length = jnp.asarray(context or 1 + positions.max(axis=1)[:, None, None])  # [] or [B, 1, 1]
-    angles = positions[..., None].astype(jnp.float32) * frequencies(rope, length)
-    pair = jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
-    # Else XLA would find them again for every head of every layer.
-    return jax.lax.optimization_barrier(pair)
+    each = frequencies(rope, length)
+    if context is not None and context <= TABLE and isinstance(each, np.ndarray):
+        # Of one token at a time XLA would find them again for every head of every layer.
+        table = np.arange(context, dtype=np.float32)[:, None] * each
+        cos, sin = (f(table) * np.float32(rope.attention_factor) for f in (np.cos, np.sin))
+        return jnp.asarray(cos)[positions], jnp.asarray(sin)[positions]
+    angles = positions[..., None].astype(jnp.float32) * each
+    return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
 
 
 def frequencies(rope: Rope, length: jax.Array) -> jax.Array | np.ndarray[Any, Any]:
@@ -221,8 +228,8 @@ class Attention(nn.Module):
         mixed = jnp.einsum("bkgls,bksh->bkglh", weights.astype(v.dtype), v).astype(x.dtype)
         shrink = 1 / math.sqrt(2 * c.layers)
         out = Linear(c.width, c.out_bias, shrink, name="out")
-        mixed = mixed.transpose(0, 3, 1, 2, 4).reshape(B, L, c.heads * c.head_dim)
-        return out(mixed), (k, v)
+        mixed = mixed.transpose(0, 3, 1, 2, 4)
+        return out(mixed.reshape(B, L, c.heads * c.head_dim)), (k, v)
 
 
 class FeedForward(nn.Module):
@@ -316,8 +323,8 @@ class Transformer(nn.Module):
         self, tokens: jax.Array, mask: jax.Array | None = None, cache: Cache | None = None
     ) -> tuple[jax.Array, Cache | None]:
         """-> logits [B, L, V], the cache with these tokens in it"""
-        x, cache = self.hidden(tokens, mask, cache)
-        return self.head(x), cache
+        x, present = self.hidden(tokens, mask, cache)
+        return self.head(x), None if cache is None else present
 
     def hidden(
         self,
@@ -325,22 +332,26 @@ class Transformer(nn.Module):
         mask: jax.Array | None = None,
         cache: Cache | None = None,
         context: int | None = None,
-    ) -> tuple[jax.Array, Cache | None]:
-        """What the head reads, [B, L, D]. `context` is the length that dynamic and longrope go by;
-        keys in a cache keep the angles that they had, so it must be told before they grow."""
+    ) -> tuple[jax.Array, Cache]:
+        """What the head reads, [B, L, D], and the cache with these tokens in it; without one they
+        are all that is in it. A full cache forgets its first tokens.
+
+        `context` is the length that dynamic and longrope go by; keys in a cache keep the angles
+        that they had, so it must be told before they grow."""
         c, L = self.config, tokens.shape[1]
         segments = jnp.ones_like(tokens) if mask is None else mask.astype(jnp.int32)
         positions = count_positions(segments)
         start = jnp.zeros((), jnp.int32)
         all_segments, all_positions = segments, positions  # of what can be seen
         if cache is not None:
-            start = cache.length
+            start = cache.length % cache.slots
             positions += (cache.segments > 0).sum(axis=1, keepdims=True)
-            all_segments = jax.lax.dynamic_update_slice(cache.segments, segments, (0, start))
-            all_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, start))
-        S = all_segments.shape[1]
-        if c.rope is None and c.max_positions < S:
-            raise ValueError(f"{S} tokens, but this model has only {c.max_positions} positions.")
+            put = jax.lax.dynamic_update_slice
+            all_segments = put(cache.segments, segments, (0, start))
+            all_positions = put(cache.positions, positions, (0, start))
+        room = context or (L if cache is None else cache.slots)
+        if c.rope is None and c.max_positions < room:
+            raise ValueError(f"{room} tokens, but this model has only {c.max_positions} positions.")
         seen = self.seen(segments, positions, all_segments, all_positions, start)
         by = {w: self.turns(w, positions, context) for w in set(c.windows)}
         x = self.embedding[tokens].astype(self.dtype)
@@ -352,10 +363,9 @@ class Transformer(nn.Module):
             past = None if cache is None else (cache.keys[n], cache.values[n])
             x, present = block(x, by[window], seen[window], past, start)
             made.append(present)
-        if cache is not None:
-            keys, values = zip(*made, strict=True)
-            cache = Cache(keys, values, all_segments, all_positions, start + L)
-        return self.norm(x), cache
+        keys, values = zip(*made, strict=True)
+        length = jnp.asarray(L if cache is None else cache.length + L, jnp.int32)
+        return self.norm(x), Cache(keys, values, all_segments, all_positions, length)
 
     def head(self, x: jax.Array) -> jax.Array:
         """Logits in float32."""
@@ -374,7 +384,8 @@ class Transformer(nn.Module):
     ) -> dict[int, jax.Array]:
         """[B, L, S] for each window: itself and earlier tokens of its segment, not too far back."""
         L, S = segments.shape[1], all_segments.shape[1]
-        earlier = jnp.arange(S) <= start + jnp.arange(L)[:, None]
+        after = (jnp.arange(S) - start) % S  # the new tokens are in the first L of these slots
+        earlier = (after <= jnp.arange(L)[:, None]) | (after >= L)
         same = segments[:, :, None] == all_segments[:, None, :]
         seen = earlier & same & (all_segments > 0)[:, None, :]
         back = positions[:, :, None] - all_positions[:, None, :]
