@@ -37,7 +37,7 @@ SIDES = ("jaxrl", "transformers, 1 thread", "transformers, 2 threads")
 Run = Callable[[], None]
 
 
-# ------------------------------------------------------------------------------ inside the processes
+# ----------------------------------------------------------------------- inside the processes
 
 
 def prompts(vocab: int, batch: int) -> list[list[int]]:
@@ -53,9 +53,7 @@ def own(folder: Path, batch: int, new: int) -> Run:
     from jaxrl import llm
 
     lm = llm.load(folder)
-    generator = llm.Generator(
-        lm.network, max_new=new, stop=(), lengths=(PROMPT,), batches=(batch,)
-    )
+    generator = llm.Generator(lm.network, max_new=new, stop=(), lengths=(PROMPT,), batches=(batch,))
     texts, keys = prompts(lm.config.vocab, batch), iter(jax.random.split(jax.random.key(0), 10_000))
 
     def run() -> None:
