@@ -13,13 +13,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl.llm.best_of import best_of
     from jaxrl.llm.checkpoint import LanguageModel, load, save
     from jaxrl.llm.config import Config, Rope
     from jaxrl.llm.generate import Completions, Generator, generate, pad, score
     from jaxrl.llm.hf_read import config_from_hf
     from jaxrl.llm.hf_write import config_to_hf
     from jaxrl.llm.model import Cache, Transformer, empty_cache
+    from jaxrl.llm.quantise import Int8, quantise
     from jaxrl.llm.sampling import Sampling
+    from jaxrl.llm.stops import StopStrings, stop_strings
     from jaxrl.llm.tokenizer import ByteTokenizer, CharTokenizer, load_tokenizer
 
 _HOMES = {
@@ -29,10 +32,13 @@ _HOMES = {
     "Completions": "generate",
     "Config": "config",
     "Generator": "generate",
+    "Int8": "quantise",
     "LanguageModel": "checkpoint",
     "Rope": "config",
     "Sampling": "sampling",
+    "StopStrings": "stops",
     "Transformer": "model",
+    "best_of": "best_of",
     "config_from_hf": "hf_read",
     "config_to_hf": "hf_write",
     "empty_cache": "model",
@@ -40,8 +46,10 @@ _HOMES = {
     "load": "checkpoint",
     "load_tokenizer": "tokenizer",
     "pad": "generate",
+    "quantise": "quantise",
     "save": "checkpoint",
     "score": "generate",
+    "stop_strings": "stops",
 }
 
 __all__ = [
@@ -51,10 +59,13 @@ __all__ = [
     "Completions",
     "Config",
     "Generator",
+    "Int8",
     "LanguageModel",
     "Rope",
     "Sampling",
+    "StopStrings",
     "Transformer",
+    "best_of",
     "config_from_hf",
     "config_to_hf",
     "empty_cache",
@@ -62,8 +73,10 @@ __all__ = [
     "load",
     "load_tokenizer",
     "pad",
+    "quantise",
     "save",
     "score",
+    "stop_strings",
 ]
 
 

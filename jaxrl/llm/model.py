@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.llm.config import Config, Rope
+from jaxrl.llm.quantise import Int8
 from jaxrl.struct import struct
 
 Turn = tuple[jax.Array, jax.Array]
@@ -154,6 +155,15 @@ def turn(x: jax.Array, by: Turn) -> jax.Array:
 # ----------------------------------------------------------------------------------------- parts
 
 
+def stored(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> Any:
+    """A parameter, or what `quantise` has put in its place."""
+    if module.has_variable("params", name):
+        found: Any = module.get_variable("params", name)
+        if isinstance(found, Int8):
+            return found
+    return module.param(name, init, shape)
+
+
 class Linear(nn.Module):
     features: int
     biased: bool = False
@@ -162,7 +172,13 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(0.02 * self.scale)
-        y = x @ self.param("kernel", init, (x.shape[-1], self.features)).astype(x.dtype)
+        kernel = stored(self, "kernel", init, (x.shape[-1], self.features))
+        if isinstance(kernel, Int8):
+            values = kernel.values.astype(x.dtype)
+            y = jnp.dot(x, values, preferred_element_type=jnp.float32) * kernel.scale
+            y = y.astype(x.dtype)
+        else:
+            y = x @ kernel.astype(x.dtype)
         if self.biased:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
         if self.has_variable("lora", "a"):  # see jaxrl.llm.lora
@@ -267,7 +283,7 @@ class Experts(nn.Module):
         rows = tokens[order // n]
 
         def each(name: str, rows: jax.Array, width: int) -> jax.Array:
-            w = self.param(name, init, (E, rows.shape[-1], width)).astype(x.dtype)
+            w = stored(self, name, init, (E, rows.shape[-1], width)).astype(x.dtype)
             return jax.lax.ragged_dot(rows, w, sizes)
 
         rows = each("down", act(each("gate", rows, F)) * each("up", rows, F), D)
