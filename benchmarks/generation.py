@@ -2,10 +2,14 @@
 
     python -m benchmarks.generation                              # both models, batches 1, 16 and 64
     python -m benchmarks.generation --models tiny --batches 1 --new 16 --rounds 1
+    python -m benchmarks.generation --refill                     # slots against whole batches
 
 Both sides load the same random Llama from the same folder and sample at temperature 1 from the same
 prompts, each completion to its full length, with a cache of keys and values. They wait in processes
 of their own and take turns; transformers with one and with two threads, and its best counts.
+
+--refill: completions whose lengths have a long tail (every token is the last with the same small
+probability), as batches that wait for their longest row and with finished slots refilled.
 """
 
 from __future__ import annotations
@@ -191,6 +195,53 @@ def measure(sides: dict[str, Side], what: dict[str, Any], rounds: int) -> dict[s
     }
 
 
+def refill(model: str, slots: int, total: int, new: int, mean: int, rounds: int) -> dict[str, Any]:
+    """Both sides in this process, in turns; the same number of rows at a time."""
+    import jax
+    import numpy as np
+
+    from jaxrl import llm
+
+    with tempfile.TemporaryDirectory() as name:
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.generation", "--make", name], cwd=ROOT, check=True
+        )
+        lm = llm.load(Path(name) / model)
+    vocab = lm.config.vocab
+    stop = tuple(range(vocab // mean))  # random weights: every token is about as likely
+    fixed = dict(max_new=new, stop=stop, lengths=(PROMPT,))
+    whole = llm.Generator(lm.network, batches=(slots,), **fixed)  # pyright: ignore
+    queue = llm.Generator(lm.network, batches=(total,), slots=slots, **fixed)  # pyright: ignore
+    texts = prompts(vocab, total)
+    keys = iter(jax.random.split(jax.random.key(0), 1000))
+
+    def in_batches() -> tuple[int, int]:
+        outs = [whole(lm.params, texts[n : n + slots], next(keys)) for n in range(0, total, slots)]
+        return sum(int(o.mask.sum()) for o in outs), sum(int(o.steps) for o in outs)
+
+    def refilled() -> tuple[int, int]:
+        out = queue(lm.params, texts, next(keys))
+        return int(out.mask.sum()), int(out.steps)
+
+    sides = {"batches": in_batches, "refilled": refilled}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    passes: dict[str, list[int]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, run in sides.items() if number % 2 else reversed(sides.items()):
+            began = time.perf_counter()
+            tokens, steps = run()
+            if number:
+                rates[name].append(tokens / (time.perf_counter() - began))
+                passes[name].append(steps)
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    return {
+        "model": model, "slots": slots, "completions": total, "prompt": PROMPT, "max_new": new,
+        "mean_length": mean, "tokens_per_second": medians, "rates": rates,
+        "passes": {name: float(np.mean(each)) for name, each in passes.items()},
+        "compilations": queue.compilations, "gain": medians["refilled"] / medians["batches"],
+    }  # fmt: skip
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     names = [f"{name} (tok/s)" for name in SIDES]
     lines = [
@@ -214,7 +265,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--new", type=int, default=96, help="tokens of each completion")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", default="generation", help="files in benchmarks/results/")
+    parser.add_argument("--refill", action="store_true")
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--total", type=int, default=128, help="completions of --refill")
+    parser.add_argument("--mean", type=int, default=32, help="length, of --refill")
+    parser.add_argument("--out", help="files in benchmarks/results/")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--make", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -228,12 +283,25 @@ def main(argv: list[str] | None = None) -> None:
         return serve(args.serve[0], Path(args.serve[1]))
     stamped = stamp.stamp("benchmarks.generation", models=MODELS)
     stamped["versions"]["transformers"] = stamp.importlib.metadata.version("transformers")
-    rows = compare(args.models, args.batches, args.new, args.rounds)
+    if args.refill:
+        rows = [
+            refill(model, args.slots, args.total, 8 * args.mean, args.mean, args.rounds)
+            for model in args.models
+        ]
+        text = json.dumps(
+            [{k: v for k, v in row.items() if k != "rates"} for row in rows], indent=1
+        )
+        text = f"```\n{text}\n```"
+    else:
+        rows = compare(args.models, args.batches, args.new, args.rounds)
+        text = table(rows)
     stamped["load_after"] = stamp.load()
+    print(text)
     RESULTS.mkdir(exist_ok=True)
+    out = args.out or ("generation-refill" if args.refill else "generation")
     data = {"stamp": stamped, "rows": rows}
-    (RESULTS / f"{args.out}.json").write_text(json.dumps(data, indent=1) + "\n")
-    (RESULTS / f"{args.out}.md").write_text(f"{stamp.line(stamped)}\n\n{table(rows)}\n")
+    (RESULTS / f"{out}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (RESULTS / f"{out}.md").write_text(f"{stamp.line(stamped)}\n\n{text}\n")
 
 
 if __name__ == "__main__":

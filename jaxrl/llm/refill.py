@@ -114,6 +114,7 @@ def refilled(
         at = jnp.where(was, numbers, R), n
         sets = out.kept
         if sets is not None:
+            assert drawn.kept is not None
             sets = sets.at[at].set(pack_bits(drawn.kept), mode="drop")
         return dataclasses.replace(
             out,
