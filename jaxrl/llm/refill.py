@@ -28,16 +28,44 @@ from jaxrl.struct import struct
 
 
 @struct
+class Pages:
+    """What was drawn, in the places of the ring: everyone writes to the same column."""
+
+    tokens: jax.Array
+    """[W, S]"""
+    log_probs: jax.Array
+    kept: jax.Array | None
+    """[W, S, V / 32]"""
+
+    def write(self, column: jax.Array, drawn: Drawn, going: jax.Array) -> Pages:
+        """Who is finished and waits keeps what it has."""
+
+        def put(old: jax.Array, new: jax.Array) -> jax.Array:
+            there = going[:, None] if new.ndim == 2 else going
+            return old.at[:, column].set(jnp.where(there, new, old[:, column]))
+
+        kept = self.kept
+        if kept is not None:
+            assert drawn.kept is not None
+            kept = put(kept, pack_bits(drawn.kept))
+        return Pages(put(self.tokens, drawn.token), put(self.log_probs, drawn.log_prob), kept)
+
+
+@struct
 class Queue:
     next: jax.Array
     """Completions that were begun"""
     steps: jax.Array
     number: jax.Array
     """[W]: which completion is in the slot; R: none"""
+    began: jax.Array
+    """[W]: column of its first token"""
     n: jax.Array
     """[W]: its tokens so far"""
+    stopped: jax.Array
     rows: Rows
     cache: Cache
+    pages: Pages
     out: Any
     """The `Completions`, [R, L]"""
 
@@ -63,16 +91,18 @@ def refilled(
         numbers = q.next + jnp.arange(few)
         fits = ~q.rows.going[places] & (numbers < R)
         places, numbers = jnp.where(fits, places, W), jnp.where(fits, numbers, R)
+        q = hand_in(q, places)
         of = jnp.minimum(numbers, R - 1)
         prompt = of // (R // B)
         logits, cache, rows = read(
             network, variables, tokens[prompt], mask[prompt], S, sampling, ends
         )
         rows = dataclasses.replace(rows, going=rows.going & fits)
-        was = rows.going
-        zero = jnp.zeros_like(numbers)
+        there = rows.going
+        zero = jnp.zeros(few, jnp.int32)
         rows, drawn = draw(rows, logits, noise[of, 0], zero, sampling, ends)
         rows = dataclasses.replace(rows, going=rows.going & (L > 1))
+        column = (q.cache.length - 1) % S
 
         def put(old: jax.Array, new: jax.Array) -> jax.Array:
             return old.at[places].set(new.astype(old.dtype), mode="drop")
@@ -87,43 +117,55 @@ def refilled(
         )
         segments = put(q.cache.segments, ring(cache.segments, 1))
         positions = put(q.cache.positions, ring(cache.positions, 1))
+        page = jax.tree.map(lambda x: x[places], q.pages).write(column, drawn, there)
         return Queue(
             next=q.next + fits.sum(),
             steps=q.steps,
             number=put(q.number, numbers),
-            n=put(q.n, zero + 1),
+            began=put(q.began, jnp.broadcast_to(column, (few,))),
+            n=put(q.n, there),
+            stopped=put(q.stopped, drawn.stopped),
             rows=jax.tree.map(put, q.rows, rows),
             cache=Cache(keys, values, segments, positions, q.cache.length),
-            out=write(q.out, drawn, was, numbers, zero),
+            pages=jax.tree.map(put, q.pages, page),
+            out=q.out,
         )
 
     def step(q: Queue) -> Queue:
-        was, of = q.rows.going, jnp.minimum(q.number, R - 1)
+        was, column = q.rows.going, q.cache.length % S
         both: Any = network.apply(
             variables, q.rows.token[:, None], was[:, None], q.cache, S, method="hidden"
         )
         x, cache = both
-        u = noise[of, jnp.minimum(q.n, L - 1)]
+        u = noise[jnp.minimum(q.number, R - 1), jnp.minimum(q.n, L - 1)]
         rows, drawn = draw(q.rows, head(network, variables, x), u, q.n, sampling, ends)
-        out = write(q.out, drawn, was, q.number, q.n)
+        pages = q.pages.write(column, drawn, was)
         n = q.n + was
         rows = dataclasses.replace(rows, going=rows.going & (n < L))
-        return Queue(q.next, q.steps + 1, q.number, n, rows, cache, out)
+        stopped = q.stopped | drawn.stopped
+        return Queue(q.next, q.steps + 1, q.number, q.began, n, stopped, rows, cache, pages, q.out)
 
-    def write(out: Any, drawn: Drawn, was: jax.Array, numbers: jax.Array, n: jax.Array) -> Any:
-        at = jnp.where(was, numbers, R), n
-        sets = out.kept
-        if sets is not None:
-            assert drawn.kept is not None
-            sets = sets.at[at].set(pack_bits(drawn.kept), mode="drop")
-        return dataclasses.replace(
+    def hand_in(q: Queue, places: jax.Array) -> Queue:
+        """Results of the rows in some slots, from the ring to where they belong."""
+        numbers = jnp.where(places < W, q.number[places], R)
+        columns = (q.began[places, None] + jnp.arange(L)) % S  # [.., L]
+        real = jnp.arange(L) < q.n[places, None]
+
+        def put(old: jax.Array, page: jax.Array) -> jax.Array:
+            there = real[..., None] if page.ndim == 3 else real
+            row = page[places[:, None], columns]
+            return old.at[numbers].set(jnp.where(there, row, 0), mode="drop")
+
+        out, kept = q.out, q.out.kept
+        out = dataclasses.replace(
             out,
-            tokens=out.tokens.at[at].set(drawn.token, mode="drop"),
-            mask=out.mask.at[at].set(True, mode="drop"),
-            log_probs=out.log_probs.at[at].set(drawn.log_prob, mode="drop"),
-            stopped=out.stopped.at[at[0]].max(drawn.stopped, mode="drop"),
-            kept=sets,
+            tokens=put(out.tokens, q.pages.tokens),
+            mask=out.mask.at[numbers].set(real, mode="drop"),
+            log_probs=put(out.log_probs, q.pages.log_probs),
+            stopped=out.stopped.at[numbers].set(q.stopped[places], mode="drop"),
+            kept=None if q.pages.kept is None else put(kept, q.pages.kept),
         )
+        return dataclasses.replace(q, out=out)
 
     def decode(q: Queue) -> Queue:
         def more(q: Queue) -> jax.Array:
@@ -132,16 +174,28 @@ def refilled(
 
         return jax.lax.while_loop(more, step, fill(q))
 
-    nothing = jnp.zeros((), jnp.int32)
-    rows = Rows(
-        token=jnp.zeros(W, jnp.int32),
-        going=jnp.zeros(W, bool),
-        seen=None if sampling.repetition_penalty is None else jnp.zeros((W, V), bool),
-        text=None if ends.strings is None else jnp.zeros(W, jnp.int32),
+    nothing, each = jnp.zeros((), jnp.int32), jnp.zeros(W, jnp.int32)
+    cache = empty_cache(network.config, W, S, network.dtype)
+    q = Queue(
+        next=nothing,
+        steps=nothing,
+        number=jnp.full(W, R),
+        began=each,
+        n=each,
+        stopped=each > 0,
+        rows=Rows(
+            token=each,
+            going=each > 0,
+            seen=None if sampling.repetition_penalty is None else jnp.zeros((W, V), bool),
+            text=None if ends.strings is None else each,
+        ),
+        cache=dataclasses.replace(cache, length=jnp.asarray(P, jnp.int32)),
+        pages=Pages(
+            tokens=jnp.zeros((W, S), jnp.int32),
+            log_probs=jnp.zeros((W, S)),
+            kept=None if out.kept is None else jnp.zeros((W, S, out.kept.shape[-1]), jnp.uint32),
+        ),
+        out=out,
     )
-    cache = dataclasses.replace(
-        empty_cache(network.config, W, S, network.dtype), length=jnp.asarray(P, jnp.int32)
-    )
-    q = Queue(nothing, nothing, jnp.full(W, R), jnp.zeros(W, jnp.int32), rows, cache, out)
     q = jax.lax.while_loop(lambda q: (q.next < R) | q.rows.going.any(), decode, q)
-    return dataclasses.replace(q.out, steps=q.steps)
+    return dataclasses.replace(hand_in(q, jnp.arange(W)).out, steps=q.steps)
