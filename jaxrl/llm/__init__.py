@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl.llm.best_of import best_of
     from jaxrl.llm.checkpoint import LanguageModel, load, save
     from jaxrl.llm.config import Config, Rope
     from jaxrl.llm.cpo import CPO
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     )
     from jaxrl.llm.model import Cache, Transformer, empty_cache
     from jaxrl.llm.ppo import PPO
+    from jaxrl.llm.quantise import Int8, quantise
     from jaxrl.llm.reward import RewardModel, StepModel
     from jaxrl.llm.sampling import Sampling
     from jaxrl.llm.sft import SFT
     from jaxrl.llm.sharding import Shards
+    from jaxrl.llm.stops import StopStrings, stop_strings
     from jaxrl.llm.tokenizer import ByteTokenizer, CharTokenizer, load_tokenizer
     from jaxrl.llm.tuning import AdamW, Lora
 
@@ -67,6 +70,7 @@ _HOMES = {
     "GRPO": "grpo",
     "GSPO": "methods",
     "Generator": "generate",
+    "Int8": "quantise",
     "KTO": "kto",
     "LUSPO": "methods",
     "LanguageModel": "checkpoint",
@@ -84,8 +88,10 @@ _HOMES = {
     "Shards": "sharding",
     "SimPO": "methods",
     "StepModel": "reward",
+    "StopStrings": "stops",
     "Transformer": "model",
     "VESPO": "methods",
+    "best_of": "best_of",
     "config_from_hf": "hf_read",
     "config_to_hf": "hf_write",
     "empty_cache": "model",
@@ -94,8 +100,10 @@ _HOMES = {
     "load_tokenizer": "tokenizer",
     "pad": "generate",
     "preset": "methods",
+    "quantise": "quantise",
     "save": "checkpoint",
     "score": "generate",
+    "stop_strings": "stops",
 }
 
 __all__ = [
@@ -116,6 +124,7 @@ __all__ = [
     "GRPO",
     "GSPO",
     "Generator",
+    "Int8",
     "KTO",
     "LUSPO",
     "LanguageModel",
@@ -133,8 +142,10 @@ __all__ = [
     "Shards",
     "SimPO",
     "StepModel",
+    "StopStrings",
     "Transformer",
     "VESPO",
+    "best_of",
     "config_from_hf",
     "config_to_hf",
     "empty_cache",
@@ -143,8 +154,10 @@ __all__ = [
     "load_tokenizer",
     "pad",
     "preset",
+    "quantise",
     "save",
     "score",
+    "stop_strings",
 ]
 
 

@@ -26,6 +26,7 @@ from jaxrl.llm.hf_read import config_from_hf
 from jaxrl.llm.hf_write import config_to_hf
 from jaxrl.llm.layout import BUFFERS, Entry, flatten, layout, nest
 from jaxrl.llm.model import Cache, Transformer
+from jaxrl.llm.quantise import Int8
 from jaxrl.llm.shards import Source, Tensor, open_folder, write_folder
 from jaxrl.struct import static, struct
 from jaxrl.tensors import NAMES, Array, put, refuse, strict_json
@@ -183,6 +184,8 @@ def save(
         absent = [path for path in entry.paths if path not in flat]
         if absent:
             raise ValueError(f"The parameters lack {absent[0]!r}.")
+        if isinstance(flat[entry.paths[0]], Int8):
+            raise TypeError(f"{entry.paths[0]!r} is quantised, which these files cannot hold.")
         dtypes = {np.dtype(flat[path].dtype) for path in entry.paths}
         if len(dtypes) > 1 or not dtypes <= set(FLOATS):
             raise TypeError(f"{entry.paths[0]!r} has dtype {dtypes}, which no file can hold.")

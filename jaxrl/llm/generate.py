@@ -20,12 +20,18 @@ import numpy as np
 
 from jaxrl.llm import scoring
 from jaxrl.llm.lora import variables as variables_of
-from jaxrl.llm.model import Cache, Transformer, empty_cache
-from jaxrl.llm.sampling import Sampling, kept, log_probs, pack_bits, tempered
+from jaxrl.llm.model import Cache, Transformer, grow
+from jaxrl.llm.refill import refilled
+from jaxrl.llm.rows import Ends, Rows, draw, head, random_numbers, read
+from jaxrl.llm.sampling import Sampling, pack_bits
+from jaxrl.llm.stops import StopStrings
 from jaxrl.struct import struct
 
-Carry = tuple[jax.Array, jax.Array, jax.Array, Any, Cache, "Completions"]
-"""Of the loop: number of the token, last tokens, rows that go on, tokens seen, cache, result"""
+STAGE = 256
+"""Slots below which a cache is not begun smaller"""
+
+Carry = tuple[jax.Array, Rows, Cache, "Completions"]
+"""Of the loop: number of the token, rows, cache, result"""
 
 
 @struct
@@ -58,94 +64,90 @@ def generate(
     max_new: int,
     group: int = 1,
     stop: Sequence[int] = (),
+    strings: StopStrings | None = None,
+    min_new: int = 0,
+    slots: int | None = None,
 ) -> Completions:
     """Up to `max_new` tokens for `group` completions of each prompt [B, P], padded on any side.
 
     What a row gets depends on its own key and prompt only, not on its neighbours or the padding.
     A row without any real token gets none.
+
+    stop, strings: tokens and texts that end a row (see `stop_strings`); no such token is drawn
+    before the first `min_new`
+    slots: rows at a time; the others wait until one of these is finished (see `refill`)
     """
     sampling = sampling or Sampling()
     sampling.check()
-    (B, P), V = tokens.shape, network.config.vocab
+    (B, P), V, R = tokens.shape, network.config.vocab, tokens.shape[0] * group
     mask = jnp.ones((B, P), bool) if mask is None else mask.astype(bool)
-    variables = variables_of(params)
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(B * group))
-
-    def logits_of(x: jax.Array) -> jax.Array:  # [.., 1, D] -> [.., V]
-        return network.apply(variables, x, method="head")[:, 0]  # pyright: ignore
-
-    room = P + max_new
-    cache = empty_cache(network.config, B, room, network.dtype)
-    x, cache = network.apply(variables, tokens, mask, cache, room, method="hidden")
-    last = P - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    logits = logits_of(jnp.take_along_axis(x, last[:, None, None], axis=1))
-    seen = None
-    if sampling.repetition_penalty is not None:
-        seen = jnp.zeros((B, V), bool).at[jnp.arange(B)[:, None], tokens].max(mask)
-    R = B * group
-    logits, cache, seen = jax.tree.map(
-        lambda a: jnp.repeat(a, group, axis=0) if a.ndim else a, (logits, cache, seen)
-    )
-
-    def draw(
-        n: Any, logits: jax.Array, seen: jax.Array | None, going: jax.Array, out: Completions
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None, Completions]:
-        """Token n of every row that goes on -> tokens, rows that go on after it, seen, out"""
-        warm = tempered(logits, sampling, seen)
-        keep = kept(warm, sampling) if sampling.truncates else None
-        each = log_probs(warm, keep)
-        if sampling.greedy:
-            token = each.argmax(-1)
-        else:
-            token = jax.vmap(lambda k, p: jax.random.categorical(jax.random.fold_in(k, n), p))(
-                keys, each
-            )
-        token = token.astype(jnp.int32)
-        own = jnp.take_along_axis(each, token[:, None], axis=-1)[:, 0]
-        ends = jnp.isin(token, jnp.asarray(stop, jnp.int32)) if stop else jnp.zeros(R, bool)
-        all_kept = out.kept
-        if all_kept is not None and keep is not None:
-            all_kept = all_kept.at[:, n].set(pack_bits(keep))
-        out = Completions(
-            tokens=out.tokens.at[:, n].set(jnp.where(going, token, 0)),
-            mask=out.mask.at[:, n].set(going),
-            log_probs=out.log_probs.at[:, n].set(jnp.where(going, own, 0.0)),
-            stopped=out.stopped | (going & ends),
-            steps=jnp.asarray(n, jnp.int32),
-            kept=all_kept,
-            sampling=sampling,
-        )
-        if seen is not None:
-            seen = seen.at[jnp.arange(R), token].max(going)
-        return token, going & ~ends, seen, out
-
+    variables, room = variables_of(params), P + max_new
+    ends = Ends(strings, tuple(stop), min_new)
+    noise = random_numbers(key, R, max_new)
+    cuts = sampling.truncates or bool(min_new and ends.tokens)
     out = Completions(
         tokens=jnp.zeros((R, max_new), jnp.int32),
         mask=jnp.zeros((R, max_new), bool),
         log_probs=jnp.zeros((R, max_new)),
         stopped=jnp.zeros(R, bool),
         steps=jnp.zeros((), jnp.int32),
-        kept=jnp.zeros((R, max_new, -(-V // 32)), jnp.uint32) if sampling.truncates else None,
+        kept=jnp.zeros((R, max_new, -(-V // 32)), jnp.uint32) if cuts else None,
         sampling=sampling,
     )
-    there = jnp.repeat(mask.any(axis=1), group)
-    token, going, seen, out = draw(0, logits, seen, there, out)
+    if slots is not None and slots < R:
+        return refilled(network, variables, tokens, mask, noise, sampling, ends, out, slots)
+    logits, cache, rows = read(network, variables, tokens, mask, room, sampling, ends)
+    logits, cache, rows = jax.tree.map(
+        lambda a: jnp.repeat(a, group, axis=0) if a.ndim else a, (logits, cache, rows)
+    )
 
-    def more(carry: Carry) -> jax.Array:
-        n, _, going, *_ = carry
-        return (n < max_new) & going.any()
+    def write(n: jax.Array, rows: Rows, logits: jax.Array, out: Completions) -> Any:
+        u = jax.lax.dynamic_index_in_dim(noise, n, axis=1, keepdims=False)
+        after, drawn = draw(rows, logits, u, n, sampling, ends)
+        sets = out.kept
+        if sets is not None:
+            assert drawn.kept is not None
+            sets = sets.at[:, n].set(pack_bits(drawn.kept))
+        return after, Completions(
+            tokens=out.tokens.at[:, n].set(drawn.token),
+            mask=out.mask.at[:, n].set(rows.going),
+            log_probs=out.log_probs.at[:, n].set(drawn.log_prob),
+            stopped=out.stopped | drawn.stopped,
+            steps=n,
+            kept=sets,
+            sampling=sampling,
+        )
 
     def step(carry: Carry) -> Carry:
-        n, token, going, seen, cache, out = carry
+        n, rows, cache, out = carry
         both: Any = network.apply(
-            variables, token[:, None], going[:, None], cache, room, method="hidden"
+            variables, rows.token[:, None], rows.going[:, None], cache, room, method="hidden"
         )
         x, cache = both
-        token, going, seen, out = draw(n, logits_of(x), seen, going, out)
-        return n + 1, token, going, seen, cache, out
+        rows, out = write(n, rows, head(network, variables, x), out)
+        return n + 1, rows, cache, out
 
-    start = (jnp.ones((), jnp.int32), token, going, seen, cache, out)
-    return jax.lax.while_loop(more, step, start)[-1]
+    n = jnp.zeros((), jnp.int32)
+    rows, out = write(n, rows, logits, out)
+    n += 1
+    for size in stages(P, room):
+        n, rows, cache, out = jax.lax.while_loop(
+            lambda carry, last=size - P: (
+                (carry[0] <= last) & (carry[0] < max_new) & carry[1].going.any()
+            ),
+            step,
+            (n, rows, grow(cache, size), out),
+        )
+    return out
+
+
+def stages(prompt: int, room: int) -> list[int]:
+    """Slots of the cache, from loop to loop: attention reads all of them, the empty ones too, so
+    long completions begin with few. Each size is one more loop to compile."""
+    sizes = [room]
+    while sizes[0] >= 2 * STAGE and sizes[0] // 2 > prompt:
+        sizes.insert(0, sizes[0] // 2)
+    return sizes
 
 
 def score(
@@ -196,14 +198,18 @@ class Generator:
         max_new: int,
         group: int = 1,
         stop: Sequence[int] | None = None,
+        strings: StopStrings | None = None,
+        min_new: int = 0,
+        slots: int | None = None,
         lengths: Sequence[int] = (32, 64, 128, 256, 512, 1024),
         batches: Sequence[int] = (1, 4, 16, 64, 256),
     ) -> None:
         self.network, self.group = network, group
         self.lengths, self.batches = sorted(lengths), sorted(batches)
         stop = network.config.eos if stop is None else stop
-        run = partial(generate, max_new=max_new, group=group, stop=tuple(stop))
-        self._run = jax.jit(run, static_argnums=0)
+        fixed = dict(max_new=max_new, group=group, stop=tuple(stop), min_new=min_new, slots=slots)
+        self._run = jax.jit(partial(generate, **fixed), static_argnums=0)  # pyright: ignore
+        self.strings = strings
 
     @property
     def compilations(self) -> int:
@@ -227,7 +233,7 @@ class Generator:
             raise ValueError(f"{wrong} is no token; there are {self.network.config.vocab} of them.")
         spare = _next(self.batches, len(prompts), "prompts") - len(prompts)
         tokens, mask = (np.pad(a, ((0, spare), (0, 0))) for a in (tokens, mask))
-        out = self._run(self.network, params, tokens, mask, key, sampling)
+        out = self._run(self.network, params, tokens, mask, key, sampling, strings=self.strings)
         rows = len(prompts) * self.group
         return jax.tree.map(lambda a: a[:rows] if a.ndim else a, jax.device_get(out))
 

@@ -80,7 +80,8 @@ def variables(params: Any) -> dict[str, Any]:
 
 
 def merge(tuned: Adapted) -> Any:
-    """Plain parameters that give the same, in the dtypes of the base."""
+    """Plain parameters that give the same, in the dtypes of the base; of a quantised one, changed
+    maps are float32."""
     flat, lora = flatten(tuned.base), flatten(tuned.lora)
     for place in [path[:-2] for path in lora if path.endswith("/a")]:
         product = jnp.dot(lora[f"{place}/a"], lora[f"{place}/b"], precision="highest")

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.llm.config import Config, Rope
+from jaxrl.llm.quantise import Int8
 from jaxrl.struct import struct
 
 Turn = tuple[jax.Array, jax.Array]
@@ -41,13 +42,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 FAR = -1e30
 """The score of what may not be seen. Finite: a row that sees nothing must not become NaN."""
 
+TABLE = 8192
+"""Positions up to which their angles are part of the program"""
+
 
 @struct
 class Cache:
     """Keys and values of the tokens so far, in slots: one array of each per layer."""
 
     keys: tuple[jax.Array, ...]
-    """[B, S, K, H]"""
+    """[B, K, S, H]: what one head of a row reads lies together"""
     values: tuple[jax.Array, ...]
     segments: jax.Array
     """[B, S]: 0 where a slot is empty or holds padding"""
@@ -63,11 +67,22 @@ class Cache:
 
 def empty_cache(config: Config, batch: int, slots: int, dtype: Any = jnp.float32) -> Cache:
     def zeros() -> tuple[jax.Array, ...]:
-        shape = (batch, slots, config.kv_heads, config.head_dim)
+        shape = (batch, config.kv_heads, slots, config.head_dim)
         return tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))
 
     places = jnp.zeros((batch, slots), jnp.int32)
     return Cache(zeros(), zeros(), places, places, jnp.zeros((), jnp.int32))
+
+
+def grow(cache: Cache, slots: int) -> Cache:
+    """The same with empty slots at the end."""
+    more = slots - cache.slots
+
+    def padded(x: jax.Array, axis: int) -> jax.Array:
+        return jnp.pad(x, [(0, more if n == axis else 0) for n in range(x.ndim)])
+
+    keys, values = (tuple(padded(x, 2) for x in each) for each in (cache.keys, cache.values))
+    return Cache(keys, values, padded(cache.segments, 1), padded(cache.positions, 1), cache.length)
 
 
 def count_positions(segments: jax.Array) -> jax.Array:
@@ -87,7 +102,13 @@ def turns(rope: Rope, positions: jax.Array, context: int | None = None) -> Turn:
     """The angles' cosines and sines. Where they depend on the length of the context (dynamic,
     longrope), that is `context`, or the length of the row, but never that of its neighbours."""
     length = jnp.asarray(context or 1 + positions.max(axis=1)[:, None, None])  # [] or [B, 1, 1]
-    angles = positions[..., None].astype(jnp.float32) * frequencies(rope, length)
+    each = frequencies(rope, length)
+    if context is not None and context <= TABLE and isinstance(each, np.ndarray):
+        # Of one token at a time XLA would find them again for every head of every layer.
+        table = np.arange(context, dtype=np.float32)[:, None] * each
+        cos, sin = (f(table) * np.float32(rope.attention_factor) for f in (np.cos, np.sin))
+        return jnp.asarray(cos)[positions], jnp.asarray(sin)[positions]
+    angles = positions[..., None].astype(jnp.float32) * each
     return jnp.cos(angles) * rope.attention_factor, jnp.sin(angles) * rope.attention_factor
 
 
@@ -134,6 +155,15 @@ def turn(x: jax.Array, by: Turn) -> jax.Array:
 # ----------------------------------------------------------------------------------------- parts
 
 
+def stored(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> Any:
+    """A parameter, or what `quantise` has put in its place."""
+    if module.has_variable("params", name):
+        found: Any = module.get_variable("params", name)
+        if isinstance(found, Int8):
+            return found
+    return module.param(name, init, shape)
+
+
 class Linear(nn.Module):
     features: int
     biased: bool = False
@@ -142,7 +172,13 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(0.02 * self.scale)
-        y = x @ self.param("kernel", init, (x.shape[-1], self.features)).astype(x.dtype)
+        kernel = stored(self, "kernel", init, (x.shape[-1], self.features))
+        if isinstance(kernel, Int8):
+            values = kernel.values.astype(x.dtype)
+            y = jnp.dot(x, values, preferred_element_type=jnp.float32) * kernel.scale
+            y = y.astype(x.dtype)
+        else:
+            y = x @ kernel.astype(x.dtype)
         if self.biased:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
         if self.has_variable("lora", "a"):  # see jaxrl.llm.lora
@@ -190,23 +226,25 @@ class Attention(nn.Module):
 
         q, k, v = (
             project("query", c.heads),
-            project("key", c.kv_heads),
-            project("value", c.kv_heads),
+            project("key", c.kv_heads).swapaxes(1, 2),  # [B, K, L, H]
+            project("value", c.kv_heads).swapaxes(1, 2),
         )
         if past is not None:
             k, v = (
-                jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, start, 0, 0))
+                jax.lax.dynamic_update_slice(old, new.astype(old.dtype), (0, 0, start, 0))
                 for old, new in zip(past, (k, v), strict=True)
             )
         q = q.reshape(B, L, c.kv_heads, c.heads // c.kv_heads, c.head_dim)
-        scores = jnp.einsum("blkgh,bskh->bkgls", q, k, preferred_element_type=jnp.float32)
+        q = q.transpose(0, 2, 3, 1, 4)  # [B, K, N / K, L, H]
+        scores = jnp.einsum("bkglh,bksh->bkgls", q, k, preferred_element_type=jnp.float32)
         scores *= c.attention_scale
         if c.attention_cap:
             scores = c.attention_cap * jnp.tanh(scores / c.attention_cap)
         weights = jax.nn.softmax(jnp.where(allowed[:, None, None], scores, FAR), axis=-1)
-        mixed = jnp.einsum("bkgls,bskh->blkgh", weights.astype(v.dtype), v).astype(x.dtype)
+        mixed = jnp.einsum("bkgls,bksh->bkglh", weights.astype(v.dtype), v).astype(x.dtype)
         shrink = 1 / math.sqrt(2 * c.layers)
         out = Linear(c.width, c.out_bias, shrink, name="out")
+        mixed = mixed.transpose(0, 3, 1, 2, 4)
         return out(mixed.reshape(B, L, c.heads * c.head_dim)), (k, v)
 
 
@@ -245,7 +283,7 @@ class Experts(nn.Module):
         rows = tokens[order // n]
 
         def each(name: str, rows: jax.Array, width: int) -> jax.Array:
-            w = self.param(name, init, (E, rows.shape[-1], width)).astype(x.dtype)
+            w = stored(self, name, init, (E, rows.shape[-1], width)).astype(x.dtype)
             return jax.lax.ragged_dot(rows, w, sizes)
 
         rows = each("down", act(each("gate", rows, F)) * each("up", rows, F), D)
@@ -301,8 +339,8 @@ class Transformer(nn.Module):
         self, tokens: jax.Array, mask: jax.Array | None = None, cache: Cache | None = None
     ) -> tuple[jax.Array, Cache | None]:
         """-> logits [B, L, V], the cache with these tokens in it"""
-        x, cache = self.hidden(tokens, mask, cache)
-        return self.head(x), cache
+        x, present = self.hidden(tokens, mask, cache)
+        return self.head(x), None if cache is None else present
 
     def hidden(
         self,
@@ -310,22 +348,26 @@ class Transformer(nn.Module):
         mask: jax.Array | None = None,
         cache: Cache | None = None,
         context: int | None = None,
-    ) -> tuple[jax.Array, Cache | None]:
-        """What the head reads, [B, L, D]. `context` is the length that dynamic and longrope go by;
-        keys in a cache keep the angles that they had, so it must be told before they grow."""
+    ) -> tuple[jax.Array, Cache]:
+        """What the head reads, [B, L, D], and the cache with these tokens in it; without one they
+        are all that is in it. A full cache forgets its first tokens.
+
+        `context` is the length that dynamic and longrope go by; keys in a cache keep the angles
+        that they had, so it must be told before they grow."""
         c, L = self.config, tokens.shape[1]
         segments = jnp.ones_like(tokens) if mask is None else mask.astype(jnp.int32)
         positions = count_positions(segments)
         start = jnp.zeros((), jnp.int32)
         all_segments, all_positions = segments, positions  # of what can be seen
         if cache is not None:
-            start = cache.length
+            start = cache.length % cache.slots
             positions += (cache.segments > 0).sum(axis=1, keepdims=True)
-            all_segments = jax.lax.dynamic_update_slice(cache.segments, segments, (0, start))
-            all_positions = jax.lax.dynamic_update_slice(cache.positions, positions, (0, start))
-        S = all_segments.shape[1]
-        if c.rope is None and c.max_positions < S:
-            raise ValueError(f"{S} tokens, but this model has only {c.max_positions} positions.")
+            put = jax.lax.dynamic_update_slice
+            all_segments = put(cache.segments, segments, (0, start))
+            all_positions = put(cache.positions, positions, (0, start))
+        room = context or (L if cache is None else cache.slots)
+        if c.rope is None and c.max_positions < room:
+            raise ValueError(f"{room} tokens, but this model has only {c.max_positions} positions.")
         seen = self.seen(segments, positions, all_segments, all_positions, start)
         by = {w: self.turns(w, positions, context) for w in set(c.windows)}
         x = self.embedding[tokens].astype(self.dtype)
@@ -337,10 +379,9 @@ class Transformer(nn.Module):
             past = None if cache is None else (cache.keys[n], cache.values[n])
             x, present = block(x, by[window], seen[window], past, start)
             made.append(present)
-        if cache is not None:
-            keys, values = zip(*made, strict=True)
-            cache = Cache(keys, values, all_segments, all_positions, start + L)
-        return self.norm(x), cache
+        keys, values = zip(*made, strict=True)
+        length = jnp.asarray(L if cache is None else cache.length + L, jnp.int32)
+        return self.norm(x), Cache(keys, values, all_segments, all_positions, length)
 
     def head(self, x: jax.Array) -> jax.Array:
         """Logits in float32."""
@@ -359,7 +400,8 @@ class Transformer(nn.Module):
     ) -> dict[int, jax.Array]:
         """[B, L, S] for each window: itself and earlier tokens of its segment, not too far back."""
         L, S = segments.shape[1], all_segments.shape[1]
-        earlier = jnp.arange(S) <= start + jnp.arange(L)[:, None]
+        after = (jnp.arange(S) - start) % S  # the new tokens are in the first L of these slots
+        earlier = (after <= jnp.arange(L)[:, None]) | (after >= L)
         same = segments[:, :, None] == all_segments[:, None, :]
         seen = earlier & same & (all_segments > 0)[:, None, :]
         back = positions[:, :, None] - all_positions[:, None, :]

@@ -15,6 +15,9 @@ from jax.core import Tracer
 
 from jaxrl.struct import Float, param, static, struct
 
+BLOCK = 128
+"""Tokens whose probabilities are added up before one of them is drawn"""
+
 
 @struct
 class Sampling:
@@ -81,6 +84,31 @@ def kept(logits: jax.Array, sampling: Sampling) -> jax.Array:
 def log_probs(logits: jax.Array, keep: jax.Array | None) -> jax.Array:
     """Of each token, [..., V]; `logits` are tempered. -inf for those that are not kept."""
     return jax.nn.log_softmax(logits if keep is None else jnp.where(keep, logits, -jnp.inf))
+
+
+def draw(logits: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A token of each row and its log-probability; logits [R, V] are -inf where nothing is kept.
+
+    u: [R, 2] uniform in [0, 1), for a block of tokens and then for one inside it. Two numbers per
+    row instead of one per token, as the Gumbel trick takes; and with two, rare tokens of a large
+    vocabulary do not come and go with the spacing of float32.
+    """
+    V = logits.shape[-1]
+    blocks = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
+    blocks = blocks.reshape(-1, blocks.shape[-1] // BLOCK, BLOCK)
+    best = logits.max(-1)
+    mass = jnp.exp(blocks - best[:, None, None]).sum(-1)  # [R, V / BLOCK]
+    block = _inverse(mass, u[:, 0])
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    place = _inverse(jnp.exp(inside - best[:, None]), u[:, 1])
+    own = jnp.take_along_axis(inside, place[:, None], axis=1)[:, 0]
+    return block * BLOCK + place, own - best - jnp.log(mass.sum(-1))
+
+
+def _inverse(mass: jax.Array, u: jax.Array) -> jax.Array:
+    """The first place where the cumulated mass exceeds the share u of it; its own is not zero."""
+    below = jnp.cumsum(mass, axis=-1)
+    return jnp.argmax(below > u[:, None] * below[:, -1:], axis=-1).astype(jnp.int32)
 
 
 def pack_bits(keep: jax.Array) -> jax.Array:

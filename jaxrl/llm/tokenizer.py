@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ class Tokenizer:
 
     def name(self, token: int) -> str:
         """A special token as it is written."""
+        raise NotImplementedError
+
+    def bytes_of_tokens(self) -> list[bytes]:
+        """What each token adds to a text; nothing for special ones."""
         raise NotImplementedError
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
@@ -118,6 +123,9 @@ class ByteTokenizer(Tokenizer):
     def name(self, token: int) -> str:
         return {256: "<bos>", 257: "<eos>"}[token]
 
+    def bytes_of_tokens(self) -> list[bytes]:
+        return [*(bytes([n]) for n in range(256)), b"", b""]
+
 
 class CharTokenizer(Tokenizer):
     """One id per character of an alphabet, then `<bos>` and `<eos>`."""
@@ -145,6 +153,9 @@ class CharTokenizer(Tokenizer):
     def name(self, token: int) -> str:
         return {self.bos: "<bos>", self.eos: "<eos>"}[token]
 
+    def bytes_of_tokens(self) -> list[bytes]:
+        return [*(c.encode() for c in self.alphabet), b"", b""]
+
 
 class SubwordTokenizer(Tokenizer):
     """A `tokenizers.Tokenizer`, with the tokens and the template that its folder names."""
@@ -161,6 +172,38 @@ class SubwordTokenizer(Tokenizer):
 
     def name(self, token: int) -> str:
         return self.inner.id_to_token(token)
+
+    def bytes_of_tokens(self) -> list[bytes]:
+        about = json.loads(self.inner.to_str())
+        kinds = set(re.findall(r'"type": ?"(\w+)"', json.dumps(about["decoder"])))
+        added = {t["id"]: b"" if t["special"] else t["content"].encode()
+                 for t in about["added_tokens"]}  # fmt: skip
+        if "ByteLevel" in kinds:
+            of_char = {c: bytes([n]) for n, c in enumerate(byte_level())}
+            spell = lambda name: b"".join(of_char[c] for c in name)  # noqa: E731
+        elif kinds & {"ByteFallback", "Metaspace", "Replace"}:
+            spell = _sentencepiece
+        else:
+            raise ValueError(f"A decoder of {sorted(kinds)} does not say what its tokens spell.")
+        names = {n: name for name, n in self.inner.get_vocab().items()}
+        return [
+            added[n] if n in added else spell(names[n]) if n in names else b""
+            for n in range(self.size)
+        ]
+
+
+def byte_level() -> str:
+    """The character that stands for each byte in byte-level vocabularies: itself where it can be
+    seen, else the next one from 256 on."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return "".join(chr(n if n in plain else next(others)) for n in range(256))
+
+
+def _sentencepiece(name: str) -> bytes:
+    if re.fullmatch(r"<0x[0-9A-F]{2}>", name):
+        return bytes([int(name[3:5], 16)])
+    return name.replace("\u2581", " ").encode()
 
 
 # --------------------------------------------------------------------------------------- reading

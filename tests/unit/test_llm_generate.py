@@ -11,8 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.llm import Config, Generator, Rope, Sampling, Transformer, generate, score
-from jaxrl.llm.sampling import kept, log_probs, pack_bits, tempered, unpack_bits
+from jaxrl.llm import (
+    Config,
+    Generator,
+    Rope,
+    Sampling,
+    Transformer,
+    best_of,
+    generate,
+    score,
+)
+from jaxrl.llm.best_of import likelihood
+from jaxrl.llm.generate import stages
+from jaxrl.llm.sampling import BLOCK, draw, kept, log_probs, pack_bits, tempered, unpack_bits
 
 CONFIG = Config(
     vocab=37, width=16, layers=2, heads=4, kv_heads=2, hidden=24, rope=Rope(dims=4),
@@ -206,14 +217,45 @@ def test_a_row_without_a_prompt_gets_nothing(params: Any) -> None:
     assert int(out.steps) <= 2 and np.isfinite(out.log_probs).all()
 
 
-@pytest.mark.slow
-def test_bfloat16(params: Any) -> None:
+def test_bfloat16_at_any_temperature(params: Any) -> None:
+    """One numerics path: what decoding and scoring round, they round alike. And the stop tokens
+    that training sees are as many as the completions that ended with one."""
     network = NETWORK.clone(dtype=jnp.bfloat16)
     mild = jax.tree.map(lambda x: x / 4 if x.ndim > 1 else x, params)
+    tokens, mask = (jnp.tile(x, (8, 1)) for x in prompts())
+    draw = jax.jit(partial(generate, network, max_new=STEPS, stop=(3, 5)))
+    find = jax.jit(partial(score, network))
+    ended = 0
+    for n, temperature in enumerate((0.05, 0.3, 1.0, 3.0)):
+        out = draw(mild, tokens, mask, jax.random.key(n), Sampling(temperature=temperature))
+        worst = jnp.abs(find(mild, tokens, mask, out) - out.log_probs).max()
+        assert worst <= 2e-2, (temperature, worst)
+        trained = np.isin(out.tokens, (3, 5)) & np.asarray(out.mask)
+        assert trained.sum() == np.asarray(out.stopped).sum()
+        ended += trained.sum()
+    assert ended
+
+
+def test_the_best_of_several(params: Any) -> None:
+    """NaN is never the best, unless there is nothing else."""
     tokens, mask = prompts()
-    out = jax.jit(partial(generate, network, max_new=STEPS))(mild, tokens, mask, jax.random.key(9))
-    scored = jax.jit(partial(score, network))(mild, tokens, mask, out)
-    np.testing.assert_allclose(scored, out.log_probs, atol=2e-2, rtol=0)
+    key, settings = jax.random.key(4), SETTINGS["cut"]
+    every = run(params, tokens, mask, key, settings, group=2, stop=(3, 5))
+    sums = np.asarray(every.log_probs).sum(axis=1)
+    np.testing.assert_allclose(likelihood(every), sums, atol=1e-5)
+    marks = np.array([5, 0, np.nan, -500, np.nan, np.nan], np.float32)
+    out, scores = jax.jit(
+        lambda: best_of(
+            NETWORK, params, tokens, mask, key, settings, n=2, max_new=STEPS, stop=(3, 5),
+            score=lambda out: likelihood(out) + marks,
+        )
+    )()  # fmt: skip
+    expected = (sums + marks).reshape(3, 2)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    rows = [int(expected[0].argmax()), 3, 4]
+    for name in ("tokens", "mask", "stopped", "kept"):
+        np.testing.assert_array_equal(getattr(out, name), getattr(every, name)[np.array(rows)])
+    np.testing.assert_allclose(likelihood(out), sums[rows], atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------ settings
@@ -240,6 +282,37 @@ def test_the_sets_by_hand() -> None:
     assert warm.tolist() == [2.0, 2.0, 0.0, -2.0, -8.0]
     shares = jnp.exp(log_probs(logits, jnp.asarray([True, False, True, False, False])))
     np.testing.assert_allclose(shares, [4 / 7, 0, 3 / 7, 0, 0], rtol=1e-6)
+
+
+def test_draws_have_the_right_shares() -> None:
+    """Over several blocks of tokens, some of them without mass; the number zero, too."""
+    V, N = 2 * BLOCK + 44, 200_000
+    logits = jnp.where(jnp.arange(V) % 7 < 2, jax.random.normal(jax.random.key(0), (V,)), -jnp.inf)
+    logits = logits.at[BLOCK : 2 * BLOCK].set(-jnp.inf).at[0].set(-jnp.inf)
+    u = jax.random.uniform(jax.random.key(1), (N, 2)).at[0].set(0.0).at[1].set(1 - 2**-24)
+    tokens, own = jax.jit(draw)(jnp.broadcast_to(logits, (N, V)), u)
+    p = np.asarray(jax.nn.softmax(logits))
+    share = np.bincount(np.asarray(tokens), minlength=V) / N
+    assert (np.abs(share - p) <= 5 * np.sqrt(p * (1 - p) / N)).all()
+    assert int(tokens[0]) == np.flatnonzero(p)[0] and p[tokens].min() > 0
+    np.testing.assert_allclose(np.exp(own), p[tokens], rtol=1e-5)
+
+
+def test_the_cache_begins_small() -> None:
+    assert stages(32, 128) == [128] and stages(10, 512) == [256, 512]
+    assert stages(300, 2000) == [500, 1000, 2000]
+
+
+@pytest.mark.slow
+def test_a_cache_that_grows_changes_nothing(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, mask = prompts()
+    expected = run(params, tokens, mask, jax.random.key(8), Sampling(temperature=2.5))
+    monkeypatch.setattr("jaxrl.llm.generate.stages", lambda prompt, room: [8, 11, room])
+    out = jax.jit(partial(generate, NETWORK, max_new=STEPS))(
+        params, tokens, mask, jax.random.key(8), Sampling(temperature=2.5)
+    )
+    np.testing.assert_array_equal(out.tokens, expected.tokens)
+    assert int(out.steps) == STEPS - 1
 
 
 def test_bits() -> None:
