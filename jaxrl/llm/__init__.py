@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl.llm import losses, tasks, verifiers
     from jaxrl.llm.checkpoint import LanguageModel, load, save
     from jaxrl.llm.config import Config, Rope
     from jaxrl.llm.generate import Completions, Generator, generate, pad, score
@@ -61,10 +62,16 @@ __all__ = [
     "generate",
     "load",
     "load_tokenizer",
+    "losses",
     "pad",
     "save",
     "score",
+    "tasks",
+    "verifiers",
 ]
+
+
+_MODULES = ("losses", "tasks", "verifiers")
 
 
 class _Package(ModuleType):
@@ -80,6 +87,8 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxrl.llm.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"jaxrl.llm.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'jaxrl.llm' has no attribute {name!r}")
