@@ -41,8 +41,8 @@ class GymScorer:
             if "questions" not in verdict:
                 raise ValueError(
                     f"reasoning-gym makes no questions {some[0]} to {some[-1]} of {self.name!r} "
-                    f"with {dict(self.config)} ({verdict['error']}): it may not know that name or a "
-                    "setting, or need Workers with more seconds or memory."
+                    f"with {dict(self.config)} ({verdict['error']}): it may not know that name or "
+                    "a setting, or need Workers with more seconds or memory."
                 )
             found += verdict["questions"]
         return found
