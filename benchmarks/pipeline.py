@@ -133,6 +133,6 @@ def keep(name: str, result: dict[str, Any], runs: list[Any], metrics: tuple[str,
     figure.tight_layout()
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / f"{name}.png", dpi=110)
-    text = json.dumps({**result, "stamp": stamp()}, indent=1)
+    text = json.dumps({**result, "stamp": stamp(f"benchmarks.{name}")}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(f"written: {RESULTS / name}.json, .png")

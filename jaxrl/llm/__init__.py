@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl.llm import examples, losses, rejection, tasks, verifiers
     from jaxrl.llm.best_of import best_of
     from jaxrl.llm.checkpoint import LanguageModel, load, save
     from jaxrl.llm.config import Config, Rope
@@ -149,16 +150,23 @@ __all__ = [
     "config_from_hf",
     "config_to_hf",
     "empty_cache",
+    "examples",
     "generate",
     "load",
     "load_tokenizer",
+    "losses",
     "pad",
     "preset",
     "quantise",
+    "rejection",
     "save",
     "score",
     "stop_strings",
+    "tasks",
+    "verifiers",
 ]
+
+_MODULES = ("examples", "losses", "rejection", "tasks", "verifiers")
 
 
 class _Package(ModuleType):
@@ -174,6 +182,8 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxrl.llm.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"jaxrl.llm.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'jaxrl.llm' has no attribute {name!r}")

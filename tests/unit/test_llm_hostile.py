@@ -430,8 +430,8 @@ REFUSED = {
 }
 
 ATTEMPT = """
-import ctypes, fcntl, multiprocessing, os, pty, resource, signal, socket, subprocess, sys, tempfile
-import time, urllib.request
+import ctypes, os, sys
+{imports}
 libc = ctypes.CDLL(None, use_errno=True)
 x86 = os.uname().machine == "x86_64"
 TRAINER, TABLE, VICTIM = {trainer}, {table!r}, {victim!r}
@@ -496,6 +496,22 @@ PROGRAMS: dict[str, tuple[float, str, str, str]] = {
     ),
 }  # fmt: skip
 
+MODULES = ("fcntl", "multiprocessing", "pty", "resource", "signal", "socket", "subprocess")
+MODULES = (*MODULES, "tempfile", "time", "urllib.request")
+
+
+def attempt(statement: str, victim: Path) -> str:
+    """A completion whose function `attempt` says how it went."""
+    needed = [name for name in MODULES if name + "." in statement]
+    return ATTEMPT.format(
+        imports="\n".join(f"import {name}" for name in needed),
+        trainer=os.getpid(),
+        table=__file__,
+        victim=str(victim),
+        statement=statement,
+    )
+
+
 GOOD = "def f(x):\n    return x * x"
 
 
@@ -506,25 +522,36 @@ def workers() -> Iterator[Workers]:
 
 
 @pytest.fixture(scope="module")
-def worths(workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float | None]:
+def patient() -> Iterator[Workers]:
+    """For those that end by themselves: a busy machine is no reason to fail."""
+    with Workers(4, seconds=20.0, memory=256, output=1 << 18) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def worths(
+    workers: Workers, patient: Workers, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, float | None]:
     """All of the tables, several at a time, and a good completion after each."""
-    code, program = Code(workers, extract=whole), Program(workers, extract=whole)
+    code, program = (
+        {pool: kind(pool, extract=whole) for pool in (workers, patient)} for kind in (Code, Program)
+    )
     victim = tmp_path_factory.mktemp("hostile") / "victim"
     victim.write_text("untouched")
     jobs = {}
     for name, source in FORGERIES.items():
-        jobs["forgery " + name] = (code, textwrap.dedent(source), TESTS)
+        jobs["forgery " + name] = (code[workers], textwrap.dedent(source), TESTS)
     for name, statement in REFUSED.items():
-        source = ATTEMPT.format(
-            trainer=os.getpid(), table=__file__, victim=str(victim), statement=statement
-        )
-        jobs["refused " + name] = (code, source, 'assert attempt() == "refused"')
-    for name, (_, source, given, printed) in PROGRAMS.items():
-        jobs["program " + name] = (program, source, json.dumps([[given, printed]]))
+        source = attempt(statement, victim)
+        jobs["refused " + name] = (code[patient], source, 'assert attempt() == "refused"')
+    for name, (worth, source, given, printed) in PROGRAMS.items():
+        verifier = program[patient if worth else workers]
+        jobs["program " + name] = (verifier, source, json.dumps([[given, printed]]))
 
     def one(name: str) -> tuple[float | None, float | None]:
         verifier, completion, answer = jobs[name]
-        return verifier(completion, answer), code(GOOD, TESTS)
+        good = code[verifier.workers]
+        return verifier(completion, answer), good(GOOD, TESTS) or good(GOOD, TESTS)
 
     with ThreadPoolExecutor(4) as threads:
         found = dict(zip(jobs, threads.map(one, jobs), strict=True))
@@ -544,9 +571,9 @@ def test_no_forgery_is_worth_anything(name: str, worths: dict[str, float | None]
 
 
 @pytest.mark.parametrize("name", [name for name in FORGERIES if "looks for" in name])
-def test_those_who_look_would_find(name: str, workers: Workers) -> None:
+def test_those_who_look_would_find(name: str, patient: Workers) -> None:
     leak = "leaked = {'it': ['asser' 't f(2)' for _ in range(9)]}\n"
-    assert Code(workers, extract=whole)(leak + textwrap.dedent(FORGERIES[name]), TESTS) == 1.0
+    assert Code(patient, extract=whole)(leak + textwrap.dedent(FORGERIES[name]), TESTS) == 1.0
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -561,13 +588,11 @@ def test_without_landlock_only_reading_is_not_refused(tmp_path: Path) -> None:
     """As on older kernels and in some containers: the filter does the rest by itself."""
     victim = tmp_path / "victim"
     victim.write_text("untouched")
-    workers = Workers(4, seconds=2.0, memory=256)
+    workers = Workers(4, seconds=20.0, memory=256)
     workers.options["landlock"] = False
 
     def one(name: str) -> float | None:
-        source = ATTEMPT.format(
-            trainer=os.getpid(), table=__file__, victim=str(victim), statement=REFUSED[name]
-        )
+        source = attempt(REFUSED[name], victim)
         return Code(workers, extract=whole)(source, 'assert attempt() == "refused"')
 
     with workers, ThreadPoolExecutor(4) as threads:
@@ -583,12 +608,14 @@ def test_a_program_is_worth_what_it_prints(name: str, worths: dict[str, float | 
     assert worths["program " + name] == PROGRAMS[name][0]
 
 
-def test_what_happened_was_counted(workers: Workers, worths: dict[str, float | None]) -> None:
+def test_what_happened_was_counted(
+    workers: Workers, patient: Workers, worths: dict[str, float | None]
+) -> None:
     counts = workers.counts
-    assert counts["checks"] >= 2 * len(worths)
+    assert counts["checks"] + patient.counts["checks"] >= 2 * len(worths)
     assert counts["time"] >= 15 and counts["memory"] >= 3 and counts["crash"] >= 3
     assert counts["output"] >= 1 and counts["tests"] == counts["missing"] == 0
-    assert counts["worker"] == 0  # no server was lost
+    assert counts["worker"] == patient.counts["worker"] == 0  # no server was lost
 
 
 def descendants(of: int) -> dict[int, str]:
@@ -615,19 +642,15 @@ def descendants(of: int) -> dict[int, str]:
 
 
 def test_nothing_is_left(workers: Workers, worths: dict[str, float | None]) -> None:
-    del worths
-    ours = [name for name in descendants(os.getpid()).values() if "from confined" in name]
-    assert len(ours) == 4  # the servers; no examiner, no subject
-    everything = [p for p in Path("/proc").iterdir() if p.name.isdigit()]
-    orphans = 0
-    for folder in everything:
-        try:
-            words = (folder / "cmdline").read_text()
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        orphans += "from confined" in words and '"seconds": 0.8' in words and parent == 1
-    assert orphans == 0
+    del workers, worths
+    mine = descendants(os.getpid())
+    assert sum("from confined" in name for name in mine.values()) == 8  # the servers
+    marks = ('"seconds": 0.8', '"seconds": 20.0')
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) not in mine:
+            words, stat = read(folder / "cmdline"), read(folder / "stat")
+            if "from confined" in words and any(mark in words for mark in marks):
+                assert stat.rpartition(")")[2].split()[1] != "1", "an orphan"
     assert not Path("/tmp/jaxrl-was-here").exists()
     assert not Path("/dev/shm/jaxrl-was-here").exists()
 

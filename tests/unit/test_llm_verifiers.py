@@ -64,6 +64,7 @@ def test_no_verifier_imports_jax() -> None:
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{\text{a}_{b_{c}}} {}", r"\text{a}_{b_{c}}"),
         (r"\fbox {x}", "x"),
+        (r"\boxed{\left\{ x \right.} and {}", r"\left\{ x \right."),
         (r"\boxed{}", ""),
         (r"\boxed{1} and \boxed{2", None),
         (r"\boxed 5", None),

@@ -123,12 +123,15 @@ def examine_symbolic(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def examine_gym(request: dict[str, Any]) -> dict[str, Any]:
-    """By the scorer of reasoning-gym, to the question that the same seed gives again."""
+    """Questions of reasoning-gym, or by its scorer the worth of an answer to one of them, which the
+    same seed gives again."""
     try:
         import reasoning_gym  # pyright: ignore
     except ImportError:
         return {"error": "missing"}
     data: Any = reasoning_gym.create_dataset(request["name"], **request["config"])
+    if "ask" in request:
+        return {"questions": [str(data[i]["question"]) for i in request["ask"]]}
     worth = float(data.score_answer(request["text"], data[request["index"]]))
     return {"passed": worth, "total": 1} if math.isfinite(worth) else {"error": "tests"}
 

@@ -102,7 +102,7 @@ def serve(options: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # it was faster, or has gone
             os.setpgid(examiner, examiner)
         began = time.monotonic()
-        data, closed = _until_closed(reading, began + options["seconds"], 1 << 16)
+        data, closed = _until_closed(reading, began + options["seconds"], 1 << 24)
         os.close(reading)
         status = _end(examiner)
         verdict: dict[str, Any] = {}
