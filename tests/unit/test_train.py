@@ -167,6 +167,39 @@ def test_counters_stop_instead_of_wrapping() -> None:
     assert Counter(jnp.int32(2**31 - 2)).add(5).value == 2**31 - 1
 
 
+@pytest.mark.parametrize("seeds", [None, 3])  # three runs on two devices are padded
+def test_the_clock_does_not_decide_what_is_compiled(
+    seeds: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = KEY if seeds is None else jax.random.split(KEY, seeds)
+    module, compiled = sys.modules["jaxrl.train"], []
+
+    def listen(event: str, seconds: float, **more: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    sizes, advanced = [], jaxrl.progress.Progress.advanced
+
+    def advance(self: Any, iterations: int, metrics: Any, timing: Any) -> None:
+        sizes.append(metrics["episode/return"].shape[-1])
+        advanced(self, iterations, metrics, timing)
+
+    monkeypatch.setattr(jaxrl.progress.Progress, "advanced", advance)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        whole = []
+        for seconds in (1e-9, 1e9, 1e-9):  # a point at a time, and as many as possible
+            monkeypatch.setattr(module, "CHUNK_SECONDS", seconds)
+            sizes.clear()
+            compiled.clear()
+            whole.append(train(key))
+            assert (max(sizes) > 3) == (seconds > 1)
+        assert not compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert_same(whole[0].metrics, whole[1].metrics)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("together", [None, 1, 2, 5])
 def test_every_lane_has_a_place(count: int, together: int | None) -> None:
