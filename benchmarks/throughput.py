@@ -213,8 +213,10 @@ def plot(measured: list[Measured], path: Path, caption: str) -> None:
                 color=[colors[side] for side, *_ in shown])  # fmt: skip
         for i, (*_, rate) in enumerate(shown):
             ax.text(rate, i, f" {rate:,.0f}", va="center", fontsize=7)
-        ax.set_xscale("log")
-        ax.set_xlim(right=max([rate for *_, rate in shown], default=1) * 12)
+        ax.set_xscale("log")  # from a round number below them all, or close rates look far apart
+        rates = [rate for *_, rate in shown] or [1.0]
+        ax.set_xlim(10 ** math.floor(math.log10(min(rates) / 2)), max(rates) * 12)
+        ax.xaxis.set_minor_formatter("")
         ax.tick_params(labelsize=7)
         ax.set_title(name, fontsize=8)
         ax.set_xlabel("environment steps per second, all seeds together", fontsize=7)

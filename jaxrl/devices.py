@@ -35,7 +35,8 @@ def cores() -> int:
 def threads(devices: int = 1) -> int:
     """Of XLA's pool: each device may block one while it waits for another, so there must be more
     than devices. Measured on two cores: 2 hangs; of 3, 4 and 8, 4 is the fastest that never did
-    (8 runs of SAC: 1,217 steps/s with 4 threads, 900 with 8)."""
+    (8 runs of SAC: 1,217 steps/s with 4 threads, 900 with 8). No such number is enough for LAPACK's
+    batches, which are avoided instead: see jaxrl.networks.orthogonal."""
     return max(4, 2 * cores(), 2 * devices)
 
 

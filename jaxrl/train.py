@@ -618,7 +618,8 @@ def _drive(
     ends = begun = np.zeros(0, int) if past is None else past.ends
 
     def result(run: Run, timing: Timing) -> Result:
-        metrics = {name: jnp.concatenate([row[name] for row in rows], -1) for name in rows[0]}
+        parts = {name: [np.asarray(row[name]) for row in rows] for name in rows[0]}
+        metrics = {name: jnp.asarray(np.concatenate(part, -1)) for name, part in parts.items()}
         return _result(call, run, metrics, timing, ends)
 
     last = (past.run, Timing()) if past is not None else None
@@ -719,7 +720,7 @@ def _stream(call: _Call) -> Iterator[tuple[Any, Metrics]]:
         state = distributed.gathered(run.state)
         if call.plan.lanes is not None:
             state, metrics = lanes.trim((state, metrics), call.plan.lanes)
-        yield state, {name: row[..., 0] for name, row in metrics.items()}
+        yield state, {name: jnp.asarray(row[..., 0]) for name, row in metrics.items()}
 
 
 def _chunks(
@@ -731,7 +732,7 @@ def _chunks(
     every: int | None = None,
     start: Run | None = None,
 ) -> Iterator[tuple[Run, Metrics, Timing]]:
-    """Advance chunk by chunk, from `past` on; the metrics are cut to the points that were made.
+    """Advance chunk by chunk, from `past` on; the metrics, NumPy's, are those of the points made.
     No chunk goes beyond a multiple of `every` points."""
     begun = int(past.ends[-1]) if past is not None and len(past.ends) else 0
     if begun >= call.plan.iterations:
@@ -814,7 +815,9 @@ def _advance(
             run, metrics = advance(*given[:2], run, given[2], count=size)
         if distributed.several():
             metrics = {name: distributed.fetch(row) for name, row in metrics.items()}
-        metrics = jax.device_get({name: row[..., :size] for name, row in metrics.items()})
+        # Cut by NumPy: sizes depend on the clock, and JAX would compile for every new one.
+        whole = jax.device_get(metrics)
+        points: dict[str, Any] = {k: np.array(row[..., :size]) for k, row in whole.items()}
         took = time.perf_counter() - chunk_began
         made += size
         iterations = int(ends[made - 1])
@@ -825,8 +828,8 @@ def _advance(
             run_seconds=time.perf_counter() - began,
             steps=(iterations - begun) * plan.per_iteration * runs,
         )
-        show.advanced(iterations, metrics, timing)
-        yield run, {name: jnp.asarray(row) for name, row in metrics.items()}, timing
+        show.advanced(iterations, points, timing)
+        yield run, points, timing
         size = max(1, int(size * min(4.0, CHUNK_SECONDS / max(took, 1e-6))))
         if distributed.several():  # clocks differ
             size = int(distributed.exchange(size)[0, 0])

@@ -5,6 +5,7 @@ python tests/mesh_worker.py FOLDER PART...    -> JSON on the last line
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrl
-from jaxrl import Mesh, cache, train
+from jaxrl import Mesh, cache, optim, train
 from jaxrl.priority import Prioritized
 
 drive = sys.modules["jaxrl.train"]
@@ -138,18 +139,20 @@ def both(_: str) -> float:
 
 
 def moves(folder: str) -> dict[str, Any]:
-    """A checkpoint goes from mesh to mesh: 8 devices, 1, 2."""
+    """A checkpoint goes from mesh to mesh: 8 devices, 1, 2. Each call makes the run longer, so its
+    step size must not depend on the length."""
+    agent = dataclasses.replace(PPO, anneal_lr=optim.constant)
     where = {"checkpoint": f"{folder}/moves", "resume": True, "log_every": 16 * 32}
     calls = ((Mesh(seeds=4, envs=2), 10), (Mesh(seeds=1), 12), (Mesh(seeds=1, envs=2), 14),
              (Mesh(seeds=4), 16))  # fmt: skip
     for mesh, iterations in calls:
-        moved = train(PPO, CARTPOLE, KEYS, steps=16 * 32 * iterations, mesh=mesh, **where)
-    straight = train(PPO, CARTPOLE, KEYS, steps=16 * 32 * 16, log_every=16 * 32)
+        moved = train(agent, CARTPOLE, KEYS, steps=16 * 32 * iterations, mesh=mesh, **where)
+    straight = train(agent, CARTPOLE, KEYS, steps=16 * 32 * 16, log_every=16 * 32)
     found = {"many": [np.asarray(r.metrics["loss/value"]).tolist() for r in (moved, straight)]}
     where["checkpoint"] = f"{folder}/one"
     for mesh, iterations in ((Mesh(envs=8), 4), (None, 6), (Mesh(envs=2), 8)):
-        moved = train(PPO, CARTPOLE, KEY, steps=16 * 32 * iterations, mesh=mesh, **where)
-    straight = train(PPO, CARTPOLE, KEY, steps=16 * 32 * 8, log_every=16 * 32)
+        moved = train(agent, CARTPOLE, KEY, steps=16 * 32 * iterations, mesh=mesh, **where)
+    straight = train(agent, CARTPOLE, KEY, steps=16 * 32 * 8, log_every=16 * 32)
     found["one"] = [r.metrics["loss/value"].tolist() for r in (moved, straight)]
     return found
 

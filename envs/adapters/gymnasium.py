@@ -94,10 +94,20 @@ def _cartpole(env: Any, mask: Array) -> Any:
     return inner.state.T.astype(np.float32)
 
 
+def mode_of(env: Any) -> Any:
+    """When a vector environment resets. Those of Gymnasium 1.3 write it into the metadata of the
+    class of their environments, where the one that is made last has the last word; but they also
+    remember it themselves."""
+    own = getattr(env.unwrapped, "autoreset_mode", None)
+    if isinstance(own, AutoresetMode) and env.metadata is env.unwrapped.metadata:
+        return own
+    return env.metadata.get("autoreset_mode")
+
+
 def restart_of(env: Any) -> Restart:
     """How a part of `env` is reset before it does so itself."""
     inner = env.unwrapped
-    if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
+    if mode_of(env) == AutoresetMode.DISABLED:
         return by_mask  # there is no other way in which it could be used
     if isinstance(inner, SyncVectorEnv):
         return by_mask
@@ -117,7 +127,7 @@ class Vector:
     """A vector environment with whatever way of resetting."""
 
     def __init__(self, env: Any, restart: Restart | None, keep: bool) -> None:
-        mode = env.metadata.get("autoreset_mode")
+        mode = mode_of(env)
         if not isinstance(mode, AutoresetMode):
             raise ValueError(
                 f"{env} does not say when it resets: set env.metadata['autoreset_mode'] to one of "

@@ -6,6 +6,7 @@ A linen module is hashable and compares by its fields, so it can be a static fie
 from jaxrl.networks.dueling import Dueling
 from jaxrl.networks.modules import MLP, Headed, MinAtarCNN, NatureCNN, check_torso, example, prepare
 from jaxrl.networks.nnx import FromNNX, from_nnx
+from jaxrl.networks.orthogonal import orthogonal
 from jaxrl.networks.recurrent import GRU, LSTM, Recurrent, initial_memory, run
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "example",
     "from_nnx",
     "initial_memory",
+    "orthogonal",
     "prepare",
     "run",
 ]

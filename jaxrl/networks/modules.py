@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
+from jaxrl.networks.orthogonal import orthogonal
 from jaxrl.networks.recurrent import Recurrent
 from jaxrl.types import PyTree
 
@@ -21,7 +22,7 @@ SQRT2 = float(np.sqrt(2.0))
 
 def dense(features: int, scale: float) -> nn.Dense:
     """Orthogonal weights of the given gain, zero bias (details 2 of PPO's 37)."""
-    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale))
+    return nn.Dense(features, kernel_init=orthogonal(scale))
 
 
 class MLP(nn.Module):
@@ -51,7 +52,7 @@ class MinAtarCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.initializers.orthogonal(SQRT2)
+        init = orthogonal(SQRT2)
         x = nn.Conv(self.channels, (3, 3), padding="VALID", kernel_init=init)(x)
         x = self.activation(x)
         x = x.reshape(*x.shape[:-3], -1)
@@ -68,7 +69,7 @@ class NatureCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.initializers.orthogonal(SQRT2)
+        init = orthogonal(SQRT2)
         x = x / 255.0
         for channels, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             x = nn.Conv(channels, (size, size), stride, padding="VALID", kernel_init=init)(x)

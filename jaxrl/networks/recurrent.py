@@ -8,21 +8,19 @@ the memory wherever `first` says that an observation begins an episode.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrl.networks.orthogonal import Initializer, orthogonal
 from jaxrl.types import PyTree
-
-Initializer = Callable[..., jax.Array]
 
 
 def _per_gate(gates: int) -> Initializer:
     """An orthogonal matrix for each gate, side by side."""
-    one = nn.initializers.orthogonal()
+    one = orthogonal()
 
     def init(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
         part = (shape[0], shape[1] // gates)

@@ -89,5 +89,6 @@ def test_when_a_process_dies_the_others_stop(tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.kill()
+        processes[1].communicate()
     assert processes[0].returncode != 0
     assert "process" in errors

@@ -171,6 +171,15 @@ def test_a_rollout_holds_true_steps_alone(way: str) -> None:
         check(rollouts, column, column)
 
 
+def test_each_vector_environment_resets_in_its_own_way() -> None:
+    # Gymnasium's share the metadata in which they say how.
+    made = [from_gymnasium(SyncVectorEnv(scripts(3), autoreset_mode=m)) for m in AutoresetMode]
+    for env in made:
+        rollouts = watch(env)
+        for column in range(3):
+            check(rollouts, column, column)
+
+
 PROCESSES = """
 import gymnasium, jax, numpy as np, jaxrl
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import lanes
+from jaxrl import lanes, networks
 from jaxrl.types import Counter, Key, PyTree
 
 ENV = jaxrl.envs.make("CartPole-v1")
@@ -165,6 +167,39 @@ def test_counters_stop_instead_of_wrapping() -> None:
     assert Counter(jnp.int32(2**31 - 2)).add(5).value == 2**31 - 1
 
 
+@pytest.mark.parametrize("seeds", [None, 3])  # three runs on two devices are padded
+def test_the_clock_does_not_decide_what_is_compiled(
+    seeds: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = KEY if seeds is None else jax.random.split(KEY, seeds)
+    module, compiled = sys.modules["jaxrl.train"], []
+
+    def listen(event: str, seconds: float, **more: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    sizes, advanced = [], jaxrl.progress.Progress.advanced
+
+    def advance(self: Any, iterations: int, metrics: Any, timing: Any) -> None:
+        sizes.append(metrics["episode/return"].shape[-1])
+        advanced(self, iterations, metrics, timing)
+
+    monkeypatch.setattr(jaxrl.progress.Progress, "advanced", advance)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        whole = []
+        for seconds in (1e-9, 1e9, 1e-9):  # a point at a time, and as many as possible
+            monkeypatch.setattr(module, "CHUNK_SECONDS", seconds)
+            sizes.clear()
+            compiled.clear()
+            whole.append(train(key))
+            assert (max(sizes) > 3) == (seconds > 1)
+        assert not compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert_same(whole[0].metrics, whole[1].metrics)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("together", [None, 1, 2, 5])
 def test_every_lane_has_a_place(count: int, together: int | None) -> None:
@@ -200,16 +235,49 @@ wide = jaxrl.SAC(learning_starts=256, capacity=1_000)  # its products are split 
 print(jaxrl.train(wide, jaxrl.envs.make("Pendulum-v1"), keys, steps=280))
 """
 
+HANG_AT_THE_START = """
+import jax, jaxrl
+assert len(jax.devices()) == 2, jax.devices()
+agent = jaxrl.PPO(num_envs=2, num_steps=4, minibatches=1, epochs=1)
+env = jaxrl.envs.make("CartPole-v1")
+for i in range(20):
+    jaxrl.train(agent, env, jax.random.split(jax.random.key(i), 512), steps=8, lanes=256)
+"""
 
-def test_many_runs_on_few_cores_do_not_hang() -> None:
-    # With a pool of one thread per core this stood still for ever on two cores (jaxlib 0.10).
+
+@pytest.mark.parametrize("code", [HANG, HANG_AT_THE_START])
+def test_many_runs_on_few_cores_do_not_hang(code: str) -> None:
+    # With a pool of one thread per core the first stood still for ever on two cores (jaxlib 0.10),
+    # the second, with batches of orthogonal weights, also with two threads per core.
     environment = {k: v for k, v in os.environ.items() if k not in ("NPROC", "XLA_FLAGS")}
     environment["JAXRL_CPU_DEVICES"] = "2"
     taskset = ["taskset", "-c", "0,1"] if sys.platform == "linux" else []
     done = subprocess.run(
-        [*taskset, sys.executable, "-c", HANG], env=environment, timeout=300, capture_output=True
+        [*taskset, sys.executable, "-c", code], env=environment, timeout=300, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "torso", [networks.MLP((8,)), networks.GRU(8), networks.LSTM(8), networks.MinAtarCNN()]
+)
+def test_no_batch_of_matrices_is_given_to_lapack(torso: Any) -> None:
+    # LAPACK's batches wait in XLA's pool for XLA's pool: see jaxrl/networks/orthogonal.py.
+    shape = (1, 10, 10, 4) if isinstance(torso, networks.MinAtarCNN) else (1, 4)
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def init(key: jax.Array) -> Any:
+        return torso.init(key, jnp.zeros(shape))
+
+    text = jax.jit(jax.vmap(init)).lower(keys).as_text()
+    calls = [line for line in text.splitlines() if "@lapack_" in line]
+    assert calls
+    for line in calls:
+        assert not re.search(r"tensor<\d+x\d+x\d+xf32>", line), line
+    batch = jax.jit(jax.vmap(init))(keys)
+    for i, key in enumerate(keys):
+        alone = jax.jit(init)(key)
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), batch, alone)
 
 
 def test_a_late_import_warns() -> None:
