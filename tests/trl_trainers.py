@@ -60,10 +60,20 @@ def model(folder: Path, name: str = "policy") -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder / name)
 
 
+def scorer(folder: Path) -> Any:
+    """The policy's trunk with a head that says one number."""
+    torch.manual_seed(0)
+    read = transformers.AutoModelForSequenceClassification.from_pretrained
+    made = read(folder / "policy", num_labels=1)
+    torch.nn.init.normal_(made.score.weight)
+    return made
+
+
 ROWS: dict[str, dict[str, Any]] = {
     "prompts": {"prompt": "w2 w3"},
     "pairs": {"prompt": "w2 w3", "chosen": "w4", "rejected": "w5"},
     "thumbs": {"prompt": "w2 w3", "completion": "w4", "label": True},
+    "choices": {"chosen": "w2 w3", "rejected": "w2 w4"},
     "texts": {"text": "w2 w3"},
 }
 
@@ -118,7 +128,9 @@ class Found:
 
 def backward(loss: Any, module: Any) -> Found:
     loss.backward()
-    gradient = {n: p.grad.numpy().copy() for n, p in module.named_parameters() if p.grad is not None}
+    gradient = {
+        n: p.grad.numpy().copy() for n, p in module.named_parameters() if p.grad is not None
+    }
     module.zero_grad(set_to_none=True)
     return Found(float(loss.detach()), gradient)
 
