@@ -1,4 +1,4 @@
-"""TRL's trainers around one tiny Llama, made without a network or real data, to be asked for losses.
+"""TRL's trainers around one tiny Llama, without a network or real data, to be asked for losses.
 
 Nothing is trained with them: their loss functions are called with batches that are given. Their
 settings are attributes of the trainer, or of its `args`; `loss_of` sets both where they exist.

@@ -25,7 +25,6 @@ from jaxrl.llm.answers import Answers, Drawn
 from jaxrl.llm.grpo import Batch
 from jaxrl.llm.losses import advantages, divergence, dpo, grpo, kl, kto, ratios, reference_free, sft
 from jaxrl.llm.losses.aggregate import (
-    ByLength,
     BySequence,
     BySequenceSum,
     ByToken,
