@@ -14,12 +14,14 @@ import datasets  # pyright: ignore
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tokenizers  # pyright: ignore
 import torch  # pyright: ignore
 import transformers  # pyright: ignore
 
 from jaxrl import llm
-from jaxrl.llm import layout
+from jaxrl.llm import layout, tuning
+from jaxrl.types import Spec
 
 PAD, END, VOCAB = 0, 1, 24
 
@@ -143,3 +145,48 @@ def by_their_names(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
         packed = entry.pack([flat[path] for path in entry.paths])
         found |= {prefix + n: x for n, x in zip(entry.names, packed, strict=True)}
     return found
+
+
+# ------------------------------------------------------------------------------- comparisons
+
+LOSS, GRADIENT = 2e-5, 1e-4
+"""Relative bounds"""
+KEY = jax.random.key(0)
+SPEC: Any = Spec(None, None, None, 100)  # pyright: ignore
+PLAIN = tuning.AdamW(max_grad_norm=1e9)
+
+
+def random(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def same(ours: Any, theirs: Any, bound: float) -> None:
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    assert np.abs(theirs).max() > 1e-6  # or nothing is compared
+    assert np.abs(ours - theirs).max() <= bound * np.abs(theirs).max()
+
+
+def same_everywhere(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        same(ours[name], theirs[name], GRADIENT)
+
+
+def started(agent: Any, policy: Any, reference: Any = None) -> Any:
+    """The agent's state with these parameters, and that reference."""
+    state = agent.start_from(agent.init(KEY, SPEC), policy)
+    if reference is None:
+        return state
+    return tuning.Tuned(state.params, reference, state.opt, state.updates, state.spec)
+
+
+def gradient(state: Any) -> Any:
+    """Of the only step so far, from Adam's first moment."""
+    return jax.tree.map(lambda x: x / (1 - 0.9), optax.tree_utils.tree_get(state.opt, "mu"))
+
+
+def step(agent: Any, state: Any, batch: Any) -> tuple[float, dict[str, np.ndarray]]:
+    batch = jax.tree.map(jnp.asarray, batch)
+    after, metrics = jax.jit(lambda s, b: agent.learn(s, b, KEY))(state, batch)
+    return float(metrics["loss/total"]), by_their_names(gradient(after))
