@@ -25,7 +25,7 @@ from jaxrl.types import Env, Key, Spec
 
 
 @partial(jax.jit, static_argnames=("network", "prompts", "group"))
-def best_of(
+def best_answers(
     network: Transformer,
     params: Any,
     task: Env,
@@ -72,7 +72,7 @@ def gather(
         range(0, prompts, at_once), jax.random.split(key, -(-prompts // at_once))
     ):
         size = min(at_once, prompts - start)
-        out = best_of(network, params, task, own, sampling, prompts=size, group=group)
+        out = best_answers(network, params, task, own, sampling, prompts=size, group=group)
         obs, chosen, reward = (np.asarray(x) for x in out)
         good = reward >= least  # False for NaN
         found.append((obs[good], chosen[good]))
