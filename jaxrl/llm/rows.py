@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.llm.model import Cache, Transformer
 from jaxrl.llm.sampling import Sampling, kept, tempered
@@ -84,7 +85,7 @@ def draw(
     """Token n ([] or [R]) of every row that goes on; u: [R, 2] random numbers."""
     R, V = logits.shape
     warm = tempered(logits, sampling, rows.seen)
-    stops = jnp.zeros(V, bool).at[jnp.asarray(ends.tokens, jnp.int32)].set(True)
+    stops = jnp.asarray(np.isin(np.arange(V), ends.tokens))
     keep = None
     if ends.min_new and ends.tokens:
         late = jnp.broadcast_to(n >= ends.min_new, (R,))
