@@ -35,7 +35,7 @@ def main() -> None:
     options = pipeline.arguments(__doc__).parse_args()
     setting, clock = pipeline.Setting(options), pipeline.Clock()
     real = setting.start is not None
-    steps, updates = (40, 500) if not real else (20, 20)
+    steps, updates = (40, 600) if not real else (20, 20)
     if options.small:
         steps, updates = (40, 5) if not real else (2, 2)
     sft = llm.SFT(
@@ -47,9 +47,10 @@ def main() -> None:
     )
     grpo = llm.GRPO(
         setting.network,
-        lr=7e-4 if not real else 1e-5,
+        lr=5e-4 if not real else 1e-5,
         prompts=32 if not real else 4,
         group=16 if not real else 4,
+        sampling=llm.Sampling(temperature=0.6),
         loss=PolicyLoss(kl=kl.KLPenalty(beta=0.001)),
         optimizer=llm.AdamW(b2=0.99),
         lora=setting.lora,
