@@ -1,8 +1,9 @@
 """What the two language-model pipelines share: the model they begin with, its task, what is shown.
 
-By default both train a small transformer from nothing on additions of two-digit numbers, on the
-device from end to end. With `--model FOLDER` (or a .gguf file) they take a real checkpoint and ask
-it in its own words; a verifier on the host then reads what it says.
+By default both train a small transformer from nothing on a task of their own, on the device from
+end to end: additions of two-digit numbers, words to be reversed. With `--model FOLDER` (or a .gguf
+file) they take a real checkpoint and ask it for sums in its own words; a verifier on the host then
+reads what it says.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ def question(a: int, b: int) -> str:
 class Setting:
     """A network, the parameters to begin with (None: random), and what it is asked."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, task: Any) -> None:
         self.rank = options.adapters
         self.lora = llm.Lora(rank=self.rank) if self.rank else None
         self.start: Any = None
         if options.model is None:
-            self.task: Any = tasks.Addition(digits=2, backwards=True)
+            self.task = task
             size, end = self.task.tokenizer.size, self.task.stop
             config = llm.Config(
                 size, width=64, layers=2, heads=4, hidden=256, rope=llm.Rope(16), eos=end

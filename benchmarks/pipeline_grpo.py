@@ -13,6 +13,7 @@ import jax
 import jaxrl
 from benchmarks import pipeline
 from jaxrl import llm
+from jaxrl.llm import tasks
 from jaxrl.llm.losses import kl
 from jaxrl.llm.losses.grpo import PolicyLoss
 
@@ -33,7 +34,8 @@ def until_a_tenth(
 
 def main() -> None:
     options = pipeline.arguments(__doc__).parse_args()
-    setting, clock = pipeline.Setting(options), pipeline.Clock()
+    sums = tasks.Addition(digits=2, backwards=True)
+    setting, clock = pipeline.Setting(options, sums), pipeline.Clock()
     real = setting.start is not None
     steps, updates = (40, 600) if not real else (20, 20)
     if options.small:

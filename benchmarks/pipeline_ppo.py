@@ -19,16 +19,40 @@ import numpy as np
 import jaxrl
 from benchmarks import pipeline
 from jaxrl import llm
-from jaxrl.llm import examples, tasks
+from jaxrl.llm import answers, examples, tasks
 from jaxrl.llm.reward import rate
+from jaxrl.types import Spec
 
 METRICS = ("reward/mean", "reference/kl_answer", "policy/entropy", "value/explained_variance")
 
 
-def preferences(setting: pipeline.Setting, count: int, seed: int) -> Any:
+@partial(jax.jit, static_argnames=("network", "count"))
+def compared(network: llm.Transformer, task: Any, params: Any, key: Any, count: int) -> Any:
+    """Two answers of the model to each of `count` questions, and which of them was preferred: by
+    someone who sees how many letters stand at the right places, and errs now and then."""
+    ask, one, two, label = jax.random.split(key, 4)
+    questions = jax.vmap(task.write)(jax.random.split(ask, count))
+    spec = Spec(task.obs_space, task.action_space)
+    sampling = llm.Sampling(temperature=1.2)
+
+    def gold(question: Any, answer: Any) -> Any:
+        asked = question.answer != tasks.PAD
+        return 8.0 * ((answer == question.answer) & asked).sum() / asked.sum()
+
+    drawn = [
+        answers.draw(network, params, spec, questions.prompt, k, sampling, 1).action
+        for k in (one, two)
+    ]
+    scores = [jax.vmap(gold)(questions, answer) for answer in drawn]
+    return tasks.prefer(label, questions.prompt, *drawn, *scores)
+
+
+def preferences(setting: pipeline.Setting, tuned: Any, count: int, seed: int) -> Any:
     if setting.start is None:
-        key = jax.random.key(2000 + seed)
-        return examples.preferred(tasks.synthetic(setting.task, key, count, temperature=0.25))
+        key, params = jax.random.key(2000 + seed), tuned.state.params
+        pairs = compared(setting.network, setting.task, params, key, count)
+        told = np.asarray(pairs.margin) != 0  # of two that are as good nothing can be learned
+        return examples.preferred(jax.tree.map(lambda x: np.asarray(x)[told], pairs))
     random = np.random.default_rng(seed)
     chosen = random.choice(len(setting.numbers), count)
     sums = setting.numbers[chosen].sum(1)
@@ -52,7 +76,8 @@ def everything(data: jaxrl.Dataset) -> jaxrl.Dataset:
 
 def main() -> None:
     options = pipeline.arguments(__doc__).parse_args()
-    setting, clock = pipeline.Setting(options), pipeline.Clock()
+    words = tasks.Reverse(length=6, shortest=4)
+    setting, clock = pipeline.Setting(options, words), pipeline.Clock()
     real = setting.start is not None
     pretraining, tuning, rating, updates = (150, 150, 800, 300) if not real else (0, 20, 20, 20)
     if options.small:
@@ -98,7 +123,7 @@ def main() -> None:
         tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, 1), steps=tuning, start=start)
         stages["fine-tuned"].append(setting.exact(tuned))
         clock.say(f"seed {seed}: fine-tuned, {stages['fine-tuned'][-1]:.1%} right")
-        pairs = preferences(setting, 20_000 if not real else 256, seed)
+        pairs = preferences(setting, tuned, 20_000 if not real else 256, seed)
         rated = jaxrl.fit(judge, pairs, key, steps=rating, start=tuned.state.params)
         judged.append(float(np.asarray(rated.metrics["reward/accuracy"])[-5:].mean()))
         clock.say(f"seed {seed}: reward model, {judged[-1]:.1%} of pairs in the preferred order")
