@@ -692,6 +692,7 @@ def stream(
     reset_every: int | None = None,
     lanes: int | None = None,
     mesh: Mesh | None = None,
+    start: PyTree = None,
 ) -> Iterator[tuple[Any, Metrics]]:
     """`train` as a loop of your own: yields the agent's state and the metrics after every point of
     the learning curve. The state is yours to keep; leaving the loop stops the run."""
@@ -706,6 +707,7 @@ def stream(
         reset_every=reset_every,
         together=lanes,
         mesh=mesh,
+        start=start.state if isinstance(start, Result) else start,
     )
     if checks.is_traced((agent, env, key)):
         raise TypeError(

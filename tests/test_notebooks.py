@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-SLOW = {"figures_of_the_book"}  # its experiments have tests of their own
+SLOW = {"figures_of_the_book", "reward_hacking"}  # what they use has tests of its own
 
 
 @pytest.mark.timeout(600)
