@@ -86,6 +86,15 @@ class Setting:
         asked = {"role": "user", "content": question(*self.numbers[number])}
         return self.tokenizer.chat([asked])
 
+    def until_a_tenth(self, sft: Any, data: Any, key: Any, tuned: Any, steps: int) -> Any:
+        """Fine-tuned on until a tenth of the answers is right: nothing can be learned from the
+        rewards of a model that is never right, and there should be something left to learn."""
+        rounds = 0
+        while self.exact(tuned) < 0.1:
+            rounds += 1
+            tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, rounds), steps=steps, start=tuned)
+        return tuned
+
     def exact(self, run: Any, episodes: int = 1024) -> float:
         """Share of right answers, the most probable tokens taken."""
         if self.start is not None:

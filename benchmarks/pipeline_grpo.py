@@ -20,18 +20,6 @@ from jaxrl.llm.losses.grpo import PolicyLoss
 METRICS = ("reward/mean", "reference/kl_k3", "policy/entropy")
 
 
-def until_a_tenth(
-    setting: pipeline.Setting, sft: Any, data: Any, key: Any, tuned: Any, steps: int
-) -> Any:
-    """Fine-tuned until a tenth of the answers is right: a verifier cannot teach a model that is
-    never right, and there should be something left to learn."""
-    rounds = 0
-    while setting.exact(tuned) < 0.1:
-        rounds += 1
-        tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, rounds), steps=steps, start=tuned)
-    return tuned
-
-
 def main() -> None:
     options = pipeline.arguments(__doc__).parse_args()
     sums = tasks.Addition(digits=2, backwards=True)
@@ -70,7 +58,7 @@ def main() -> None:
             stages["before"].append(setting.exact(begun))
         tuned = jaxrl.fit(sft, data, key, steps=steps, start=setting.start)
         if not real and not options.small:
-            tuned = until_a_tenth(setting, sft, data, key, tuned, steps)
+            tuned = setting.until_a_tenth(sft, data, key, tuned, steps)
         stages["fine-tuned"].append(setting.exact(tuned))
         clock.say(f"seed {seed}: fine-tuned, {stages['fine-tuned'][-1]:.1%} right")
         count = updates * grpo.num_envs

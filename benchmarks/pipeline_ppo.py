@@ -76,12 +76,12 @@ def everything(data: jaxrl.Dataset) -> jaxrl.Dataset:
 
 def main() -> None:
     options = pipeline.arguments(__doc__).parse_args()
-    words = tasks.Reverse(length=6, shortest=4)
+    words = tasks.Reverse(length=8, shortest=5)
     setting, clock = pipeline.Setting(options, words), pipeline.Clock()
     real = setting.start is not None
-    pretraining, tuning, rating, updates = (150, 150, 800, 300) if not real else (0, 20, 20, 20)
+    pretraining, tuning, rating, updates = (40, 10, 800, 200) if not real else (0, 20, 20, 20)
     if options.small:
-        pretraining, tuning, rating, updates = (20, 20, 20, 4) if not real else (0, 2, 2, 2)
+        pretraining, tuning, rating, updates = (20, 10, 20, 4) if not real else (0, 2, 2, 2)
     adam = llm.AdamW(b2=0.99)
     sft = llm.SFT(
         setting.network,
@@ -120,7 +120,9 @@ def main() -> None:
         if pretraining:
             start = jaxrl.fit(sft, everything(data), key, steps=pretraining)
             stages["pretrained"].append(setting.exact(start))
-        tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, 1), steps=tuning, start=start)
+        tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, 99), steps=tuning, start=start)
+        if not real and not options.small:
+            tuned = setting.until_a_tenth(sft, data, key, tuned, tuning)
         stages["fine-tuned"].append(setting.exact(tuned))
         clock.say(f"seed {seed}: fine-tuned, {stages['fine-tuned'][-1]:.1%} right")
         pairs = preferences(setting, tuned, 20_000 if not real else 256, seed)

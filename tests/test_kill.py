@@ -138,6 +138,11 @@ def check(tmp_path: Path, scale: int, kills: int, cases: tuple[str, ...]) -> Non
                 np.testing.assert_array_equal(whole[array], pieces[array], err_msg=name)
 
 
+def test_killed_eight_times(tmp_path: Path) -> None:
+    check(tmp_path, scale=1, kills=8, cases=QUICK)
+
+
+@pytest.mark.slow
 def test_killed_twenty_times(tmp_path: Path) -> None:
     check(tmp_path, scale=1, kills=20, cases=QUICK)
 
