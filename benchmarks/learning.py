@@ -46,6 +46,7 @@ class Case:
     wrap: Callable[[Any], Any] = as_it_is
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the environment
     seeds: int | None = None  # where ten would take hours on a CPU
+    lanes: int | None = None  # runs advanced together, where that is faster
 
 
 CLEANRL = dict(
@@ -225,6 +226,7 @@ CASES: dict[str, Case] = {
         450,
         "PPO, GRU of 64 behind a dense layer of 64, 16 x 128 steps, lr 3e-4, velocities hidden",
         wrap=no_velocity(0, 2),
+        lanes=5,
     ),
     "gru-pendulum-positions": Case(
         lambda: jaxrl.NormalizeReward(ppo_gru(entropy=0.0, lr=1e-3, epochs=10)),
@@ -282,7 +284,9 @@ def measure(name: str, seeds: int | None = None, progress: bool | None = None) -
     env = case.wrap(jaxrl.envs.make(case.env, **case.options))
     keys = jax.random.split(jax.random.key(2026), seeds)
     began = time.perf_counter()
-    result = jaxrl.train(case.agent(), env, keys, steps=case.steps, progress=progress)
+    result = jaxrl.train(
+        case.agent(), env, keys, steps=case.steps, progress=progress, lanes=case.lanes
+    )
     score = jaxrl.evaluate(result, env, episodes=case.episodes, key=jax.random.key(1))
     low, high = score.interval
     return {
