@@ -86,6 +86,7 @@ def own(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
 
     import jaxrl
     from jaxrl import llm, spaces
+    from jaxrl.llm import examples
     from jaxrl.llm.losses import grpo
     from jaxrl.struct import static, struct
     from jaxrl.types import Step
@@ -128,7 +129,7 @@ def own(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
         good, bad = (
             [[*words[:-1], END] for words in texts(vocab, ANSWER, seed)] for seed in (1, 2)
         )
-        source = llm.examples.preferences(asked, good, bad, room=PROMPT + ANSWER, eos=END)
+        source = examples.preferences(asked, good, bad, room=PROMPT + ANSWER, eos=END)
         per_step, run = 1, jaxrl.fit
     keys = iter(jax.random.split(jax.random.key(0), 1000))
 

@@ -51,7 +51,7 @@ LENGTHS = (5, 3, 0, 1, 4, 2)  # of completions: one has none that count
 
 
 MASK = np.arange(L) < np.array(LENGTHS)[:, None]
-ADVANTAGE = np.array([1.3, -0.4, 0.7, -1.1, 0.6, -0.9], np.float32)
+ADVANTAGE = np.array([1.3, -0.4, 0.7, -0.6, 0.9, -0.5], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -129,16 +129,16 @@ GROUP: dict[str, tuple[dict[str, Any], PolicyLoss]] = {
         PolicyLoss(Clipped(), aggregate=ByToken()),
     ),
     "off-policy mask": (
-        dict(loss_type="dapo", off_policy_mask_threshold=0.05),
+        dict(loss_type="dapo", off_policy_mask_threshold=-0.12),
         PolicyLoss(Clipped(), aggregate=ByToken()),
     ),
 }  # fmt: skip
 
 
-def told(trainer: Any, log_prob: np.ndarray, given: dict[str, Any], method: Any = None) -> Any:
+def told(trainer: Any, log_prob: np.ndarray, given: dict[str, Any]) -> Any:
     """TRL's loss and its gradient where the model says `log_prob`."""
     leaf = torch.tensor(log_prob, requires_grad=True)
-    entropy = torch.tensor(np.abs(random(4, R, L)))
+    entropy = torch.tensor(np.abs(random(4, *log_prob.shape)))
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: (leaf, entropy, None)
     try:
         loss = trainer._compute_loss(trainer.model, given)
@@ -177,7 +177,7 @@ def test_policy_losses(group_trainer: Any, name: str, beta: float) -> None:
     if name == "entropy mask":
         keep = ratios.entropy_mask(entropy, layout, 0.6)
     if name == "off-policy mask":
-        keep = ratios.off_policy_mask(ADVANTAGE, jnp.asarray(NEW), jnp.asarray(OLD), layout, 0.05)
+        keep = ratios.off_policy_mask(ADVANTAGE, jnp.asarray(NEW), jnp.asarray(OLD), layout, -0.12)
     if keep is not None:
         assert 0 < (keep & MASK).sum() < MASK.sum()
 
@@ -226,12 +226,15 @@ def scores(completion_ids: Any, **_: Any) -> list[float]:
 
 
 def test_leave_one_out(loo_trainer: Any) -> None:
+    """The ratio of a completion without tokens is 1: in TRL it adds its advantage to the loss, as a
+    constant that has no gradient; in ours nothing."""
+    constant = float(-ADVANTAGE[MASK.sum(1) == 0].sum()) / R
     theirs = told(loo_trainer, NEW, given_to_them(old_logps=(OLD * MASK).sum(1)))
     ours = PolicyLoss(Clipped(), level=ratios.product, aggregate=EMPTY)
     found = jax.value_and_grad(
         lambda x: ours(x, OLD, ADVANTAGE, Layout(jnp.asarray(MASK)))[0]
     )(jnp.asarray(NEW))  # fmt: skip
-    same(found[0], theirs[0], LOSS)
+    same(found[0] + constant, theirs[0], LOSS)
     same(found[1], theirs[1], LOSS)
 
 
@@ -240,20 +243,21 @@ def test_the_kl_beside_ratios_of_completions_is_weighted_by_them(group_trainer: 
     those of completions: off-policy that is not the expectation under the policy. Ours is weighted
     by the ratio that the loss itself uses."""
     there.configure(group_trainer, **(USUAL | dict(loss_type="vespo", beta=0.0)))
+    moved = (OLD + 0.15) * MASK
     given = given_to_them(old_per_token_logps=OLD, ref_per_token_logps=REF)
-    without = told(group_trainer, NEW, given)[0]
+    without = told(group_trainer, moved, given)[0]
     there.configure(group_trainer, beta=0.05)
-    theirs = told(group_trainer, NEW, given)[0] - without
+    theirs = told(group_trainer, moved, given)[0] - without
     ours = PolicyLoss(Vespo(), level=ratios.product, kl=KLP)(
-        jnp.asarray(NEW), OLD, ADVANTAGE, Layout(jnp.asarray(MASK)), ref=jnp.asarray(REF)
+        jnp.asarray(moved), OLD, ADVANTAGE, Layout(jnp.asarray(MASK)), ref=jnp.asarray(REF)
     )[1]["loss/kl"]
-    new, old, ref = (x.astype(np.float64) for x in (NEW, OLD, REF))
+    new, old, ref = (x.astype(np.float64) for x in (moved, OLD, REF))
     k3 = np.where(MASK, np.exp(ref - new) - (ref - new) - 1, 0.0)
     whole = np.exp((new - old).sum(1, keepdims=True))
     right, tokens = (0.05 * (w * k3).sum() / MASK.sum() for w in (whole, np.exp(new - old)))
     same(ours, right, LOSS)
     same(theirs, tokens, 1e-4)  # a difference of two losses
-    assert abs(right - tokens) > 2e-3 * right
+    assert right > 1.1 * tokens
 
 
 def test_k3_near_its_minimum(group_trainer: Any) -> None:
@@ -433,6 +437,7 @@ def test_batches_in_parts(group_trainer: Any) -> None:
     assert abs(cut - at_once) > 0.01 * abs(at_once)
 
 
+@pytest.mark.slow
 def test_truncated_sampling(group_trainer: Any, policy: Any) -> None:
     """With top-k tokens are drawn from what is left of the distribution. TRL scores them under all
     of it, so its ratio to the sampler is the mass that was kept; ours is 1."""
