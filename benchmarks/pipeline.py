@@ -86,11 +86,11 @@ class Setting:
         asked = {"role": "user", "content": question(*self.numbers[number])}
         return self.tokenizer.chat([asked])
 
-    def until_a_tenth(self, sft: Any, data: Any, key: Any, tuned: Any, steps: int) -> Any:
-        """Fine-tuned on until a tenth of the answers is right: nothing can be learned from the
+    def until_an_eighth(self, sft: Any, data: Any, key: Any, tuned: Any, steps: int) -> Any:
+        """Fine-tuned on until an eighth of the answers is right: nothing can be learned from the
         rewards of a model that is never right, and there should be something left to learn."""
         rounds = 0
-        while self.exact(tuned) < 0.1:
+        while self.exact(tuned) < 0.125:
             rounds += 1
             tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, rounds), steps=steps, start=tuned)
         return tuned

@@ -12,7 +12,7 @@ import jax
 
 import jaxrl
 from benchmarks import pipeline
-from jaxrl import llm
+from jaxrl import llm, optim
 from jaxrl.llm import tasks
 from jaxrl.llm.losses import kl
 from jaxrl.llm.losses.grpo import PolicyLoss
@@ -25,7 +25,7 @@ def main() -> None:
     sums = tasks.Addition(digits=2, backwards=True)
     setting, clock = pipeline.Setting(options, sums), pipeline.Clock()
     real = setting.start is not None
-    steps, updates = (40, 600) if not real else (20, 20)
+    steps, updates = (20, 400) if not real else (20, 20)
     if options.small:
         steps, updates = (40, 5) if not real else (2, 2)
     sft = llm.SFT(
@@ -37,12 +37,11 @@ def main() -> None:
     )
     grpo = llm.GRPO(
         setting.network,
-        lr=5e-4 if not real else 1e-5,
-        prompts=32 if not real else 4,
+        lr=7e-4 if not real else 1e-5,
+        prompts=64 if not real else 4,
         group=16 if not real else 4,
-        sampling=llm.Sampling(temperature=0.6),
         loss=PolicyLoss(kl=kl.KLPenalty(beta=0.001)),
-        optimizer=llm.AdamW(b2=0.99),
+        optimizer=llm.AdamW(b2=0.99, anneal=optim.linear),
         lora=setting.lora,
     )
     data = setting.supervised(20_000 if not real else 256)
@@ -58,7 +57,7 @@ def main() -> None:
             stages["before"].append(setting.exact(begun))
         tuned = jaxrl.fit(sft, data, key, steps=steps, start=setting.start)
         if not real and not options.small:
-            tuned = setting.until_a_tenth(sft, data, key, tuned, steps)
+            tuned = setting.until_an_eighth(sft, data, key, tuned, steps)
         stages["fine-tuned"].append(setting.exact(tuned))
         clock.say(f"seed {seed}: fine-tuned, {stages['fine-tuned'][-1]:.1%} right")
         count = updates * grpo.num_envs

@@ -122,7 +122,7 @@ def main() -> None:
             stages["pretrained"].append(setting.exact(start))
         tuned = jaxrl.fit(sft, data, jax.random.fold_in(key, 99), steps=tuning, start=start)
         if not real and not options.small:
-            tuned = setting.until_a_tenth(sft, data, key, tuned, tuning)
+            tuned = setting.until_an_eighth(sft, data, key, tuned, tuning)
         stages["fine-tuned"].append(setting.exact(tuned))
         clock.say(f"seed {seed}: fine-tuned, {stages['fine-tuned'][-1]:.1%} right")
         pairs = preferences(setting, tuned, 20_000 if not real else 256, seed)
