@@ -37,7 +37,7 @@ def compared(network: llm.Transformer, task: Any, params: Any, key: Any, count: 
 
     def gold(question: Any, answer: Any) -> Any:
         asked = question.answer != tasks.PAD
-        return 8.0 * ((answer == question.answer) & asked).sum() / asked.sum()
+        return 30.0 * ((answer == question.answer) & asked).sum() / asked.sum()
 
     drawn = [
         answers.draw(network, params, spec, questions.prompt, k, sampling, 1).action
@@ -79,7 +79,7 @@ def main() -> None:
     words = tasks.Reverse(length=8, shortest=5)
     setting, clock = pipeline.Setting(options, words), pipeline.Clock()
     real = setting.start is not None
-    pretraining, tuning, rating, updates = (40, 10, 800, 200) if not real else (0, 20, 20, 20)
+    pretraining, tuning, rating, updates = (40, 10, 2000, 200) if not real else (0, 20, 20, 20)
     if options.small:
         pretraining, tuning, rating, updates = (20, 10, 20, 4) if not real else (0, 2, 2, 2)
     adam = llm.AdamW(b2=0.99)
@@ -104,7 +104,7 @@ def main() -> None:
         prompts=256 if not real else 8,
         epochs=2,
         minibatches=2,
-        reward_kl=0.02,
+        reward_kl=0.05,
         optimizer=adam,
         lora=setting.lora,
     )
