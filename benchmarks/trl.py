@@ -161,7 +161,7 @@ def theirs(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
     vocab = model.config.vocab_size
     # Of GRPO every answer goes to its full length: the end token is one that the model lacks.
     end = END if method == "dpo" else vocab
-    words = {f"w{n}": n for n in range(vocab)} | {"</s>": end}
+    words = {f"w{n}": n for n in range(vocab) if n != end} | {"</s>": end}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     tokenizer = transformers.PreTrainedTokenizerFast(
