@@ -43,7 +43,7 @@ PROMPT, ANSWER = 16, 32
 PROMPTS, GROUP, PAIRS = 8, 8, 32
 STEPS = {("grpo", "tiny"): 12, ("grpo", "small"): 4, ("dpo", "tiny"): 40, ("dpo", "small"): 8}
 """Of a measurement"""
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds after which TRL does not begin another step of a measurement"""
 LR, EXAMPLES = 1e-5, 256
 PAD, END = 0, 1
@@ -317,8 +317,9 @@ def measure(sides: dict[str, Side], method: str, model: str, steps: int, rounds:
     }
 
 
-def compare(methods: list[str], models: list[str], rounds: int, scale: float) -> list[Any]:
-    rows: list[Any] = []
+def compare(
+    methods: list[str], models: list[str], rounds: int, scale: float, keep: Callable[[Any], None]
+) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         subprocess.run(
             [sys.executable, "-m", "benchmarks.trl", "--make", name], cwd=stamp.ROOT, check=True
@@ -331,9 +332,7 @@ def compare(methods: list[str], models: list[str], rounds: int, scale: float) ->
             for model in models:
                 steps = max(1, round(scale * STEPS[method, model]))
                 row = measure(sides, method, model, steps, rounds)
-                print(table([row]).splitlines()[-1], flush=True)
-                rows.append(row)
-    return rows
+                keep(row)
 
 
 def table(rows: list[Any]) -> str:
@@ -378,14 +377,19 @@ def main(argv: list[str] | None = None) -> None:
     stamped = stamp.stamp("benchmarks.trl", models=MODELS)
     for name in ("trl", "transformers"):
         stamped["versions"][name] = importlib.metadata.version(name)
-    rows = compare(args.methods, args.models, args.rounds, args.scale)
-    stamped["load_after"] = stamp.load()
-    print(table(rows))
-    if args.write:
-        RESULTS.mkdir(exist_ok=True)
-        data = {"stamp": stamped, "rows": rows}
-        (RESULTS / "trl.json").write_text(json.dumps(data, indent=1) + "\n")
-        (RESULTS / "trl.md").write_text(f"{stamp.line(stamped)}\n\n{table(rows)}\n")
+    rows: list[Any] = []
+
+    def keep(row: Any) -> None:
+        rows.append(row)
+        print(table([row]).splitlines()[-1], flush=True)
+        stamped["load_after"] = stamp.load()
+        if args.write:
+            RESULTS.mkdir(exist_ok=True)
+            data = {"stamp": stamped, "rows": rows}
+            (RESULTS / "trl.json").write_text(json.dumps(data, indent=1) + "\n")
+            (RESULTS / "trl.md").write_text(f"{stamp.line(stamped)}\n\n{table(rows)}\n")
+
+    compare(args.methods, args.models, args.rounds, args.scale, keep)
 
 
 if __name__ == "__main__":
