@@ -41,8 +41,10 @@ SIDES = ("jaxrl", "TRL, 1 thread", "TRL, 2 threads")
 PROMPT, ANSWER = 16, 32
 """Tokens, the same in every row"""
 PROMPTS, GROUP, PAIRS = 8, 8, 32
-STEPS = {"tiny": 12, "small": 4}
+STEPS = {("grpo", "tiny"): 12, ("grpo", "small"): 4, ("dpo", "tiny"): 40, ("dpo", "small"): 8}
 """Of a measurement"""
+PATIENCE = 5.0
+"""Seconds after which TRL does not begin another step of a measurement"""
 LR, EXAMPLES = 1e-5, 256
 PAD, END = 0, 1
 
@@ -143,7 +145,7 @@ def own(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
     while hear()["run"]:
         began = time.perf_counter()
         result = train()
-        say(seconds=time.perf_counter() - began)
+        say(seconds=(time.perf_counter() - began) / steps)
         assert np.isfinite(np.asarray(result.metrics["loss/total"])).all()
 
 
@@ -161,7 +163,7 @@ def theirs(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
     vocab = model.config.vocab_size
     # Of GRPO every answer goes to its full length: the end token is one that the model lacks.
     end = END if method == "dpo" else vocab
-    words = {f"w{n}": n for n in range(vocab)} | {"</s>": end}
+    words = {f"w{n}": n for n in range(vocab) if n != end} | {"</s>": end}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -174,16 +176,16 @@ def theirs(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
     class Gate(transformers.TrainerCallback):
         """Behind the first step, and then behind every `steps` of them, it waits."""
 
-        left, began = 1, 0.0
+        taken, began = 0, 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.left -= 1
-            if self.left:
-                return
+            self.taken += 1
             seconds = time.perf_counter() - self.began
-            say(**({"seconds": seconds} if self.began else {"compile_seconds": 0.0}))
+            if self.began and self.taken < steps and seconds < PATIENCE:
+                return
+            say(**({"seconds": seconds / self.taken} if self.began else {"compile_seconds": 0.0}))
             control.should_training_stop = not hear()["run"]
-            self.left, self.began = steps, time.perf_counter()
+            self.taken, self.began = 0, time.perf_counter()
 
     asked = written(texts(vocab, PROMPT, 0))
     settings: dict[str, Any] = dict(
@@ -297,7 +299,7 @@ def measure(sides: dict[str, Side], method: str, model: str, steps: int, rounds:
     for number in range(rounds):  # back and forth: a drift of the machine favours no side
         for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
             sides[name].tell(run=True)
-            seconds[name].append(sides[name].answer()["seconds"] / steps)
+            seconds[name].append(sides[name].answer()["seconds"])
     for side in sides.values():
         side.tell(run=False)
     tokens = tokens_per_step(method)
@@ -315,8 +317,9 @@ def measure(sides: dict[str, Side], method: str, model: str, steps: int, rounds:
     }
 
 
-def compare(methods: list[str], models: list[str], rounds: int, scale: float) -> list[Any]:
-    rows: list[Any] = []
+def compare(
+    methods: list[str], models: list[str], rounds: int, scale: float, keep: Callable[[Any], None]
+) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         subprocess.run(
             [sys.executable, "-m", "benchmarks.trl", "--make", name], cwd=stamp.ROOT, check=True
@@ -327,11 +330,9 @@ def compare(methods: list[str], models: list[str], rounds: int, scale: float) ->
             stack.callback(sides[side].stop)
         for method in methods:
             for model in models:
-                steps = max(1, round(scale * STEPS[model]))
+                steps = max(1, round(scale * STEPS[method, model]))
                 row = measure(sides, method, model, steps, rounds)
-                print(table([row]).splitlines()[-1], flush=True)
-                rows.append(row)
-    return rows
+                keep(row)
 
 
 def table(rows: list[Any]) -> str:
@@ -376,14 +377,19 @@ def main(argv: list[str] | None = None) -> None:
     stamped = stamp.stamp("benchmarks.trl", models=MODELS)
     for name in ("trl", "transformers"):
         stamped["versions"][name] = importlib.metadata.version(name)
-    rows = compare(args.methods, args.models, args.rounds, args.scale)
-    stamped["load_after"] = stamp.load()
-    print(table(rows))
-    if args.write:
-        RESULTS.mkdir(exist_ok=True)
-        data = {"stamp": stamped, "rows": rows}
-        (RESULTS / "trl.json").write_text(json.dumps(data, indent=1) + "\n")
-        (RESULTS / "trl.md").write_text(f"{stamp.line(stamped)}\n\n{table(rows)}\n")
+    rows: list[Any] = []
+
+    def keep(row: Any) -> None:
+        rows.append(row)
+        print(table([row]).splitlines()[-1], flush=True)
+        stamped["load_after"] = stamp.load()
+        if args.write:
+            RESULTS.mkdir(exist_ok=True)
+            data = {"stamp": stamped, "rows": rows}
+            (RESULTS / "trl.json").write_text(json.dumps(data, indent=1) + "\n")
+            (RESULTS / "trl.md").write_text(f"{stamp.line(stamped)}\n\n{table(rows)}\n")
+
+    compare(args.methods, args.models, args.rounds, args.scale, keep)
 
 
 if __name__ == "__main__":

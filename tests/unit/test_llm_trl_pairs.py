@@ -25,8 +25,7 @@ pytest.importorskip("tokenizers")
 there: Any = pytest.importorskip("tests.trl_trainers")
 pytestmark = pytest.mark.filterwarnings("default")  # theirs are not ours to fix
 
-KEY, SPEC, PLAIN, NETWORK = there.KEY, there.SPEC, there.PLAIN, there.NETWORK
-LOSS, GRADIENT = there.LOSS, there.GRADIENT
+KEY, PLAIN, NETWORK, LOSS = there.KEY, there.PLAIN, there.NETWORK, there.LOSS
 random, same, same_everywhere = there.random, there.same, there.same_everywhere
 gradient, started, step = there.gradient, there.started, there.step
 
