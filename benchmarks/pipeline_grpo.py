@@ -12,7 +12,7 @@ import jax
 
 import jaxrl
 from benchmarks import pipeline
-from jaxrl import llm, optim
+from jaxrl import llm
 from jaxrl.llm import tasks
 from jaxrl.llm.losses import kl
 from jaxrl.llm.losses.grpo import PolicyLoss
@@ -25,7 +25,7 @@ def main() -> None:
     sums = tasks.Addition(digits=2, backwards=True)
     setting, clock = pipeline.Setting(options, sums), pipeline.Clock()
     real = setting.start is not None
-    steps, updates = (20, 400) if not real else (20, 20)
+    steps, updates = (20, 900) if not real else (20, 20)
     if options.small:
         steps, updates = (40, 5) if not real else (2, 2)
     sft = llm.SFT(
@@ -37,11 +37,11 @@ def main() -> None:
     )
     grpo = llm.GRPO(
         setting.network,
-        lr=7e-4 if not real else 1e-5,
-        prompts=64 if not real else 4,
+        lr=5e-4 if not real else 1e-5,
+        prompts=32 if not real else 4,
         group=16 if not real else 4,
         loss=PolicyLoss(kl=kl.KLPenalty(beta=0.001)),
-        optimizer=llm.AdamW(b2=0.99, anneal=optim.linear),
+        optimizer=llm.AdamW(b2=0.99),
         lora=setting.lora,
     )
     data = setting.supervised(20_000 if not real else 256)
