@@ -140,6 +140,7 @@ def test_brax_terminates() -> None:
     assert got.unfinished == 0 and got.lengths.max() < 100
 
 
+@pytest.mark.slow
 def test_mjx() -> None:
     env = cart()
     assert env.action_space == spaces.Box([-2.0], [2.0])

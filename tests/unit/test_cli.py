@@ -257,6 +257,7 @@ def test_sweep(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capsys, "bench", *PPO, "--seeds", "2", "--steps", "2048", "--json")
     assert status == 0, err

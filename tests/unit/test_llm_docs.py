@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize(("page", "count"), [("llm", 11), ("llm_training", 1)])
+@pytest.mark.parametrize(
+    ("page", "count"), [("llm", 11), pytest.param("llm_training", 1, marks=pytest.mark.slow)]
+)
 def test_the_code_in_the_docs_runs(page: str, count: int) -> None:
     text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -83,6 +83,7 @@ def test_angles_that_depend_on_the_length(params: Any, kind: str) -> None:
     np.testing.assert_allclose(scored, out.log_probs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_truncated_sets_are_replayed_for_other_parameters(params: Any) -> None:
     """As in an update: new logits, but the sets that the tokens were drawn from."""
     tokens, mask = prompts()

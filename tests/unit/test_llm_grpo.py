@@ -243,6 +243,7 @@ def test_groups_that_teach_nothing_are_drawn_again() -> None:
     assert turn._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_after_so_many_rollouts_it_learns_from_what_there_is() -> None:
     agent = GRPO(NETWORK, prompts=4, group=2, rounds=2)
     env = Echo()
