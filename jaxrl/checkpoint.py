@@ -12,7 +12,6 @@ what they mean.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -138,8 +137,7 @@ class Folder:
         content = self.verify(step)
         names: list[str] = content["arrays"]
         try:
-            with contextlib.closing(_orbax()) as orbax:
-                stored = orbax.restore(self.at(step).resolve() / "arrays")
+            stored = _orbax().restore(self.at(step).resolve() / "arrays")
         except Exception as error:  # whatever lies below Orbax raises all kinds
             raise self._refused(step, f"Orbax cannot read it: {_reason(error)}") from error
         return content, {name: np.asarray(stored[_slot(i)]) for i, name in enumerate(names)}
@@ -204,8 +202,7 @@ class Folder:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             stored = {_slot(i): x for i, x in enumerate(arrays.values())}
-            with contextlib.closing(_orbax()) as orbax:
-                orbax.save(draft.resolve() / "arrays", stored)
+            _orbax().save(draft.resolve() / "arrays", stored)
             files = {
                 file.relative_to(draft).as_posix(): [file.stat().st_size, _file_digest(file)]
                 for file in sorted(draft.rglob("*"))
