@@ -104,7 +104,7 @@ def main() -> None:
         prompts=256 if not real else 8,
         epochs=2,
         minibatches=2,
-        reward_kl=0.05,
+        reward_kl=0.3,
         optimizer=adam,
         lora=setting.lora,
     )
