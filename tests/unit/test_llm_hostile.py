@@ -412,7 +412,7 @@ REFUSED = {
     "reads the home folder": "os.listdir(os.path.expanduser('~root'))",
     "reads the root folder": "os.listdir('/')",
     "reads this table": "open(TABLE)",
-    "reads through a link": "open('/proc/self/root/etc/passwd')",
+    "reads through a link": "open('/proc/self/' + 'root' + '/etc/passwd')",
     "reads its own status": "open('/proc/self/status')",
     "walks upwards": "os.listdir('../..')",
     "changes its root": "os.chroot('/')",
