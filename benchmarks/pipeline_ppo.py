@@ -130,8 +130,7 @@ def main() -> None:
         judged.append(float(np.asarray(rated.metrics["reward/accuracy"])[-5:].mean()))
         clock.say(f"seed {seed}: reward model, {judged[-1]:.1%} of pairs in the preferred order")
         task = tasks.Scored(setting.task, partial(rate, setting.network), rated.state.params)
-        both = {"policy": tuned, "critic": rated.state.params}
-        begin = {name: getattr(x, "state", x) for name, x in both.items()}
+        begin = {"policy": tuned.state, "critic": rated.state.params}
         count = updates * ppo.num_envs
         run = jaxrl.train(ppo, task, key, steps=count, start=begin, progress=True)
         stages["PPO"].append(setting.exact(run))

@@ -7,7 +7,6 @@ answer is one step: its episode is over, terminated if it was scored and truncat
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -15,17 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
-from jaxrl.llm import scoring
+from jaxrl.llm import scoring, tuning
 from jaxrl.llm.generate import generate
 from jaxrl.llm.losses import diagnostics
 from jaxrl.llm.losses.aggregate import Layout
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.sampling import Sampling
+from jaxrl.llm.tasks.task import PAD
 from jaxrl.struct import struct
 from jaxrl.types import ActOut, Key, Metrics, Rollout, Spec
-
-NONE = -1
-"""Stands in prompts and answers where there is no token."""
 
 
 @struct
@@ -98,7 +95,7 @@ def draw(
         network,
         params,
         jnp.maximum(prompts, 0),
-        prompts != NONE,
+        prompts != PAD,
         key,
         sampling,
         max_new=rooms(spec)[1],
@@ -106,7 +103,7 @@ def draw(
         stop=network.config.eos,
     )
     drawn = Drawn(out.log_probs, out.kept, out.stopped)
-    return ActOut(jnp.where(out.mask, out.tokens, NONE), drawn)
+    return ActOut(jnp.where(out.mask, out.tokens, PAD), drawn)
 
 
 def reply(
@@ -129,9 +126,9 @@ def from_rollout(rollout: Rollout) -> Answers:
     reward = jnp.where(rollout.truncated[0], jnp.nan, rollout.reward[0])
     return Answers(
         prompt=jnp.maximum(prompt, 0),
-        prompt_mask=prompt != NONE,
+        prompt_mask=prompt != PAD,
         tokens=jnp.maximum(tokens, 0),
-        mask=tokens != NONE,
+        mask=tokens != PAD,
         drawn=drawn,
         reward=reward,
     )
@@ -152,6 +149,16 @@ def score(
         sampling,
         chunk=chunk,
     )
+
+
+def reference(agent: Any, state: Any, rows: Answers) -> jax.Array:
+    """Log-probabilities [R, L] of the model that an agent began with."""
+    params = tuning.reference(state.params, state.reference)
+
+    def of(rows: Answers) -> jax.Array:
+        return score(agent.network, params, rows, agent.sampling, agent.chunk)[0]
+
+    return tuning.in_parts(of, rows, agent.parts)
 
 
 def metrics(rows: Answers) -> Metrics:
@@ -191,7 +198,3 @@ def repetition(tokens: jax.Array, mask: jax.Array, n: int = 4) -> jax.Array:
 
 def take(rows: Any, index: jax.Array) -> Any:
     return jax.tree.map(lambda x: x[index], rows)
-
-
-def with_reward(rows: Answers, reward: jax.Array) -> Answers:
-    return dataclasses.replace(rows, reward=reward)

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxrl.llm import answers, tuning
@@ -134,8 +133,7 @@ class Distill:
 
         batch = self.shards.rows(batch)
         found, metrics = tuning.gradient(loss, state.params, batch, self.parts)
-        total = max(1, state.spec.steps // self.num_envs)
-        share = jnp.minimum(state.updates.value / total, 1.0)
+        share = tuning.share(state.updates, state.spec.steps // self.num_envs)
         params, opt, norm = self.optimizer.step(state.params, found, state.opt, self.lr, share)
         metrics["policy/gradient_norm"] = norm
         updates = state.updates.add(1)

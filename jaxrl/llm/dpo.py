@@ -50,16 +50,13 @@ class DPO:
     shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
-        tuning.accept(self.network)
-        tuning.whole_parts(self.batch_size, self.parts, f"batch_size={self.batch_size}")
         if self.parts > 1 and getattr(self.loss, "func", self.loss) in SORTING:
             raise ValueError("this loss sorts all pairs of a batch: write parts=1.")
-        params = tuning.fresh(self.network, key, self.lora)
-        return self.shards.state(tuning.tuned(params, self.optimizer, spec, watch=True))
+        return tuning.begun(self, key, spec, watch=True)
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """Parameters to begin with, which are the reference as well."""
-        return self.shards.state(tuning.tuned_from(state, tuning.begin(state.params, given)))
+        return tuning.begun_with(self, state, tuning.begin(state.params, given))
 
     def act(self, state: Tuned, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         return answers.reply(self, state, obs, key, explore)

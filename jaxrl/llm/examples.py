@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.dataset import Dataset
-from jaxrl.llm.answers import NONE
+from jaxrl.llm.tasks.task import PAD
 
 Ids = Sequence[int]
 Array = np.ndarray[Any, Any]
@@ -96,8 +96,8 @@ def thumbs(
     """`prompt` padded on the left, `answer` on the right, both with -1, and `desirable`."""
     _same(prompts, answers, "answers")
     _same(prompts, desirable, "desirable")
-    left = np.full((len(prompts), prompt_room), NONE, np.int32)
-    right = np.full((len(prompts), answer_room), NONE, np.int32)
+    left = np.full((len(prompts), prompt_room), PAD, np.int32)
+    right = np.full((len(prompts), answer_room), PAD, np.int32)
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         answer = _ended(answer, eos)
         for name, ids, most in (("prompt", prompt, prompt_room), ("answer", answer, answer_room)):
@@ -112,7 +112,7 @@ def thumbs(
 def written(task: Any, key: Any, count: int) -> Dataset:
     """`count` questions with their answers, of a task that can write both (`tasks.Addition`)."""
     tokens, mask = (np.asarray(x) for x in task.examples(key, count))
-    real = tokens != NONE
+    real = tokens != PAD
     rows = {"tokens": np.where(real, tokens, 0), "segments": real.astype(np.int32), "mask": mask}
     return of_task(task, rows)
 
@@ -131,8 +131,8 @@ def of_task(task: Any, arrays: Any) -> Dataset:
 def joined(prompt: Array, answer: Array) -> dict[str, Array]:
     """Prompts [n, P] padded on the left and answers [n, L] on the right, with -1, as rows."""
     tokens = np.concatenate([prompt, answer], axis=1)
-    real = tokens != NONE
-    mask = np.concatenate([np.zeros_like(prompt, bool), answer != NONE], axis=1)
+    real = tokens != PAD
+    mask = np.concatenate([np.zeros_like(prompt, bool), answer != PAD], axis=1)
     return {
         "tokens": np.where(real, tokens, 0),
         "segments": real.astype(np.int32),

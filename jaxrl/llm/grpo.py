@@ -175,13 +175,12 @@ class GRPO:
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Advantages of the groups, then `epochs` shuffled passes of `minibatches` steps each."""
         rows = answers.from_rollout(rollout)
-        batch, metrics = self._prepared(state, rows)
+        batch, metrics, informative = self._prepared(state, rows)
         if self.rounds == 1:
             state, learned = self._learned(state, batch, key)
         else:
-            state, learned, waiting = self._refilled(state, batch, metrics.pop("_informative"), key)
+            state, learned, waiting = self._refilled(state, batch, informative, key)
             metrics |= waiting
-        metrics.pop("_informative", None)
         entropy = learned["policy/entropy"]
         metrics |= learned | {"policy/entropy_slope": entropy - state.entropy}
         kept = jnp.where(jnp.isnan(entropy), state.entropy, entropy)
@@ -215,34 +214,21 @@ class GRPO:
 
         batch = self.shards.rows(batch)
         found, metrics = tuning.gradient(loss, state.params, batch, self.parts)
-        params, opt, norm = self.optimizer.step(
-            state.params, found, state.opt, self.lr, self._share(state)
-        )
+        share = tuning.share(state.updates, state.spec.steps // self.num_envs)
+        params, opt, norm = self.optimizer.step(state.params, found, state.opt, self.lr, share)
         metrics["policy/gradient_norm"] = norm
         state = dataclasses.replace(state, params=params, opt=opt)
         return self.shards.state(state), metrics
 
     # --------------------------------------------------------------------------------- parts
 
-    def _share(self, state: State) -> jax.Array:
-        total = max(1, state.spec.steps // self.num_envs)
-        return jnp.minimum(state.updates.value / total, 1.0)
-
-    def _reference(self, state: State, rows: Answers) -> jax.Array:
-        """Log-probabilities [R, L] of the model that we began with."""
-        params = tuning.reference(state.params, state.reference)
-
-        def of(rows: Answers) -> jax.Array:
-            return answers.score(self.network, params, rows, self.sampling, self.chunk)[0]
-
-        return tuning.in_parts(of, rows, self.parts)
-
-    def _prepared(self, state: State, rows: Answers) -> tuple[Batch, Metrics]:
-        """Rewards as they count, advantages, and what there is to see before learning."""
+    def _prepared(self, state: State, rows: Answers) -> tuple[Batch, Metrics, jax.Array]:
+        """Rewards as they count and advantages; what there is to see before learning; and which
+        groups [P] can teach anything."""
         metrics = answers.metrics(rows)
         ref = jnp.zeros_like(rows.drawn.log_prob)
         if self.watch:
-            ref = self._reference(state, rows)
+            ref = answers.reference(self, state, rows)
             metrics |= diagnostics.kl_estimates(
                 rows.drawn.log_prob, ref, rows.layout, "reference/kl"
             )
@@ -269,8 +255,7 @@ class GRPO:
             advantage = self.token_advantage(token, rows.layout)
         else:
             advantage = self.advantage(groups).ravel()
-        metrics["_informative"] = ~advantages.degenerate(groups)
-        return Batch(rows, advantage, ref), metrics
+        return Batch(rows, advantage, ref), metrics, ~advantages.degenerate(groups)
 
     def _learned(self, state: State, batch: Batch, key: Key) -> tuple[State, Metrics]:
         size = len(batch.rows.tokens)

@@ -21,6 +21,7 @@ from jaxrl.llm.model import Transformer
 from jaxrl.llm.sampling import Sampling
 from jaxrl.llm.scoring import CHUNK
 from jaxrl.llm.sharding import WHOLE, Shards
+from jaxrl.llm.tasks.task import PAD
 from jaxrl.llm.tuning import AdamW, Lora, Tuned
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Key, Metrics, PyTree, Spec
@@ -42,14 +43,11 @@ class KTO:
     shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
-        tuning.accept(self.network)
-        tuning.whole_parts(self.batch_size, self.parts, f"batch_size={self.batch_size}")
-        params = tuning.fresh(self.network, key, self.lora)
-        return self.shards.state(tuning.tuned(params, self.optimizer, spec, watch=True))
+        return tuning.begun(self, key, spec, watch=True)
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """Parameters to begin with, which are the reference as well."""
-        return self.shards.state(tuning.tuned_from(state, tuning.begin(state.params, given)))
+        return tuning.begun_with(self, state, tuning.begin(state.params, given))
 
     def act(self, state: Tuned, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         return answers.reply(self, state, obs, key, explore)
@@ -97,9 +95,9 @@ class KTO:
             self.network,
             params,
             jnp.maximum(prompt, 0),
-            prompt != answers.NONE,
+            prompt != PAD,
             jnp.maximum(answer, 0),
-            answer != answers.NONE,
+            answer != PAD,
             None,
             Sampling(),
             chunk=self.chunk,
@@ -107,4 +105,4 @@ class KTO:
 
 
 def _layout(rows: dict[str, jax.Array]) -> Layout:
-    return Layout(rows["answer"] != answers.NONE)
+    return Layout(rows["answer"] != PAD)

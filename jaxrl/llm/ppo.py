@@ -149,7 +149,7 @@ class PPO:
         scored = ~jnp.isnan(rows.reward)
         rows = dataclasses.replace(rows, mask=rows.mask & scored[:, None])
         layout = rows.layout
-        ref = self._reference(state, rows)
+        ref = answers.reference(self, state, rows)
         gap = kl.log_ratio(rows.drawn.log_prob, ref, layout)
         metrics |= diagnostics.kl_estimates(rows.drawn.log_prob, ref, layout, "reference/kl")
         reward = ppo.token_rewards(
@@ -209,7 +209,8 @@ class PPO:
         params = {"policy": state.params, "critic": state.critic}
         batch = self.shards.rows(batch)
         found, metrics = tuning.gradient(loss, params, batch, self.parts)
-        share, opt, rates = self._share(state), {}, {"policy": self.lr, "critic": self.critic_lr}
+        share = tuning.share(state.updates, state.spec.steps // self.num_envs)
+        opt, rates = {}, {"policy": self.lr, "critic": self.critic_lr}
         for name, rate in rates.items():  # two optimisers: neither clips the other's gradient
             params[name], opt[name], norm = self.optimizer.step(
                 params[name], found[name], state.opt[name], rate, share
@@ -222,18 +223,6 @@ class PPO:
         return self.shards.state(state), metrics
 
     # --------------------------------------------------------------------------------- parts
-
-    def _share(self, state: State) -> jax.Array:
-        total = max(1, state.spec.steps // self.num_envs)
-        return jnp.minimum(state.updates.value / total, 1.0)
-
-    def _reference(self, state: State, rows: Answers) -> jax.Array:
-        params = tuning.reference(state.params, state.reference)
-
-        def of(rows: Answers) -> jax.Array:
-            return answers.score(self.network, params, rows, self.sampling, self.chunk)[0]
-
-        return tuning.in_parts(of, rows, self.parts)
 
     def _values_of(self, critic: PyTree, rows: Answers) -> jax.Array:
         return scorer.of_answers(

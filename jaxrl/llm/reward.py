@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.llm import pairs, scorer, tuning
-from jaxrl.llm.answers import NONE
 from jaxrl.llm.losses import reward
 from jaxrl.llm.losses.aggregate import ByToken, Layout
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.sharding import WHOLE, Shards
+from jaxrl.llm.tasks.task import PAD
 from jaxrl.llm.tuning import AdamW, Lora, Tuned
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import Key, Metrics, PyTree, Spec
@@ -35,11 +35,11 @@ class RewardModel:
     shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
-        return _begun(self, key, spec)
+        return tuning.begun(self, key, spec, watch=False, fresh=scorer.fresh)
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """A language model's parameters for the trunk, or those of a reward model."""
-        return self.shards.state(tuning.tuned_from(state, scorer.begin(state.params, given)))
+        return tuning.begun_with(self, state, scorer.begin(state.params, given))
 
     def scores(self, params: PyTree, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         """[R] of rows [R, L], prompt and answer in each."""
@@ -82,11 +82,11 @@ class StepModel:
     shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
-        return _begun(self, key, spec)
+        return tuning.begun(self, key, spec, watch=False, fresh=scorer.fresh)
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
         """A language model's parameters for the trunk, or those of a reward model."""
-        return self.shards.state(tuning.tuned_from(state, scorer.begin(state.params, given)))
+        return tuning.begun_with(self, state, scorer.begin(state.params, given))
 
     def scores(self, params: PyTree, tokens: jax.Array, segments: jax.Array) -> jax.Array:
         """[R, L]: log-odds that all is right up to each token."""
@@ -109,18 +109,11 @@ class StepModel:
         return tuning.stepped(self, state, loss, batch)
 
 
-def _begun(agent: RewardModel | StepModel, key: Key, spec: Spec) -> Tuned:
-    tuning.accept(agent.network)
-    tuning.whole_parts(agent.batch_size, agent.parts, f"batch_size={agent.batch_size}")
-    params = scorer.fresh(agent.network, key, agent.lora)
-    return agent.shards.state(tuning.tuned(params, agent.optimizer, spec, watch=False))
-
-
 def rate(
     network: Transformer, params: PyTree, prompt: jax.Array, completion: jax.Array
 ) -> jax.Array:
     """A reward model's score of one completion, both padded with -1. With the network bound it is
     the reward of a task: `tasks.Scored(task, partial(rate, network), run.state.params)`."""
     tokens = jnp.concatenate([prompt, completion])[None]
-    real = tokens != NONE
+    real = tokens != PAD
     return scorer.of_last(network, params, jnp.maximum(tokens, 0), real)[0]

@@ -38,13 +38,10 @@ class SFT:
     shards: Shards = static("devices that share the model", default=WHOLE)
 
     def init(self, key: Key, spec: Spec) -> Tuned:
-        tuning.accept(self.network)
-        tuning.whole_parts(self.batch_size, self.parts, f"batch_size={self.batch_size}")
-        params = tuning.fresh(self.network, key, self.lora)
-        return self.shards.state(tuning.tuned(params, self.optimizer, spec, watch=False))
+        return tuning.begun(self, key, spec, watch=False)
 
     def start_from(self, state: Tuned, given: Any) -> Tuned:
-        return self.shards.state(tuning.tuned_from(state, tuning.begin(state.params, given)))
+        return tuning.begun_with(self, state, tuning.begin(state.params, given))
 
     def act(self, state: Tuned, obs: jax.Array, key: Key, explore: bool = True) -> ActOut:
         return answers.reply(self, state, obs, key, explore)

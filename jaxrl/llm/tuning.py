@@ -25,6 +25,11 @@ from jaxrl.types import Counter, Key, Metrics, PyTree, Spec
 Schedule = Callable[[jax.Array], jax.Array]
 
 
+def share(updates: Counter, planned: int) -> jax.Array:
+    """Of the run, what lies behind us."""
+    return jnp.minimum(updates.value / max(1, planned), 1.0)
+
+
 @struct
 class Tuned:
     """The state of methods that need nothing else."""
@@ -37,8 +42,7 @@ class Tuned:
 
     @property
     def share(self) -> jax.Array:
-        """Of the run, what lies behind us."""
-        return jnp.minimum(self.updates.value / max(1, self.spec.steps), 1.0)
+        return share(self.updates, self.spec.steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,16 +160,24 @@ def reference(params: PyTree, kept: PyTree) -> PyTree:
     return params.base if _adapted(params) else kept
 
 
-def tuned(params: PyTree, optimizer: AdamW, spec: Spec, watch: bool) -> Tuned:
-    """At the beginning; with `watch` the model as it is now is kept."""
-    kept = params if watch and not _adapted(params) else None
-    return Tuned(params, kept, optimizer.init(params), Counter.zero(), spec)
+Fresh = Callable[[Any, Key, Lora | None], PyTree]
 
 
-def tuned_from(state: Tuned, params: PyTree) -> Tuned:
+def begun(agent: Any, key: Key, spec: Spec, *, watch: bool, fresh: Fresh = fresh) -> Tuned:
+    """The state of an agent that learns from batches; with `watch` it keeps the model as it is."""
+    accept(agent.network)
+    size = agent.batch_size
+    whole_parts(size, agent.parts, f"batch_size={size}")
+    params = fresh(agent.network, key, agent.lora)
+    kept = params if watch and agent.lora is None else None
+    opt = agent.optimizer.init(params)
+    return agent.shards.state(Tuned(params, kept, opt, Counter.zero(), spec))
+
+
+def begun_with(agent: Any, state: Tuned, params: PyTree) -> Tuned:
     """The same with other parameters to begin with."""
     kept = None if state.reference is None else params
-    return dataclasses.replace(state, params=params, reference=kept)
+    return agent.shards.state(dataclasses.replace(state, params=params, reference=kept))
 
 
 def stepped(agent: Any, state: Tuned, loss: Loss, rows: PyTree) -> tuple[Tuned, Metrics]:

@@ -154,7 +154,7 @@ def test_what_cannot_be_scored_is_not_zero() -> None:
     lost = np.asarray(rollout.truncated[0])
     assert 0 < lost.sum() < len(lost)
     rows = answers.from_rollout(rollout)
-    batch, metrics = jax.jit(agent._prepared)(state, rows)
+    batch, metrics, _ = jax.jit(agent._prepared)(state, rows)
     advantage = np.asarray(batch.advantage)
     assert (advantage[lost] == 0).all() and np.abs(advantage[~lost]).max() > 0
     assert float(metrics["reward/mean"]) == pytest.approx(
@@ -176,7 +176,7 @@ def test_rewards_as_they_count(one: Any) -> None:
         **SMALL,
     )
     rows = answers.from_rollout(rollout)
-    batch, _ = jax.jit(agent._prepared)(moved, rows)
+    batch, *_ = jax.jit(agent._prepared)(moved, rows)
     score = jax.jit(lambda p, rows: answers.score(NETWORK, p, rows, Sampling(), 64))
     ref, _ = score(moved.reference, rows)
     mask = np.asarray(rows.mask)
@@ -259,8 +259,8 @@ def test_after_so_many_rollouts_it_learns_from_what_there_is() -> None:
     assert float(second["group/learned"]) == 1 and int(after.pending.groups) == 0
     # The mean over tokens is that of the one group alone.
     alone = dataclasses.replace(agent, prompts=1, rounds=1)
-    part = answers.take(answers.with_reward(rows, flat), slice(0, 2))
-    batch, _ = jax.jit(alone._prepared)(dataclasses.replace(state, pending=None), part)
+    part = answers.take(dataclasses.replace(rows, reward=flat), slice(0, 2))
+    batch, *_ = jax.jit(alone._prepared)(dataclasses.replace(state, pending=None), part)
     _, right = jax.jit(alone.learn)(
         dataclasses.replace(state, pending=None), batch, jax.random.key(0)
     )
@@ -281,7 +281,7 @@ def test_remax_compares_with_the_greedy_answer() -> None:
     )  # fmt: skip
     right = np.where(best.mask, best.tokens, -1)
     np.testing.assert_array_equal(np.asarray(rollout.action[0]).reshape(3, 3, -1)[:, 2], right)
-    batch, _ = jax.jit(agent._prepared)(state, answers.from_rollout(rollout))
+    batch, *_ = jax.jit(agent._prepared)(state, answers.from_rollout(rollout))
     reward = np.asarray(rollout.reward[0]).reshape(3, 3)
     np.testing.assert_allclose(batch.advantage, (reward[:, :2] - reward[:, 2:]).ravel(), atol=1e-6)
     assert len(batch.rows.tokens) == 6  # nothing is learned from the greedy ones
