@@ -25,6 +25,7 @@ class Echo:
     length: int = static("tokens of a prompt", default=2)
     unscored: int = static("", default=-2)
     free: int = static("", default=-2)
+    ends: bool = static("the end token counts as well", default=True)
 
     @property
     def obs_space(self) -> spaces.Box:
@@ -45,6 +46,7 @@ class Echo:
 
     def step(self, state: jax.Array, action: jax.Array, key: jax.Array) -> tuple[jax.Array, Step]:
         right = action == jnp.append(state[1:], END)
+        right = right if self.ends else right[:-1]
         reward = jnp.where(state[1] == self.free, 1.0, right.mean())
         lost = state[1] == self.unscored
         return state, Step(state, jnp.where(lost, 0.0, reward).astype(jnp.float32), ~lost, lost)

@@ -139,7 +139,7 @@ class GRPO:
             updates=Counter.zero(),
             stopped=jnp.array(False),
             pending=None,
-            entropy=jnp.array(jnp.nan),
+            entropy=jnp.float32(jnp.nan),
             spec=spec,
         )
         state = dataclasses.replace(state, pending=self._nothing_pending(spec))

@@ -200,7 +200,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def shapes(tree: PyTree) -> list[Any]:
-    return [(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree)]
+    arrays = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
+    return [(x.shape, x.dtype, x.weak_type) for x in arrays]
 
 
 def first_obs(case: Case) -> PyTree:

@@ -320,6 +320,15 @@ def test_adapters_learn_and_their_base_is_the_reference(one: Any) -> None:
     assert float(metrics["loss/kl"]) == pytest.approx(0.0, abs=1e-7)
 
 
+def test_it_learns() -> None:
+    network = Transformer(dataclasses.replace(CONFIG, eos=()))
+    agent = GRPO(network, lr=2e-3, prompts=8, group=8, epochs=2, minibatches=2)
+    keys = jax.random.split(jax.random.key(5), 4)
+    runs = jaxrl.train(agent, Echo(ends=False), keys, steps=64 * 150, log_every=640)
+    reward = np.asarray(runs.metrics["reward/mean"])
+    assert (reward[:, 0] < 0.25).all() and (reward[:, -1] > 0.95).all()
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     agent = GRPO(NETWORK, prompts=2, group=2, lr=1e-2)

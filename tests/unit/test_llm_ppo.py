@@ -61,15 +61,16 @@ def test_targets_and_losses_by_hand() -> None:
 
 @pytest.mark.slow
 def test_it_learns_and_many_runs_are_the_same_as_one() -> None:
-    # Without a stop token: an end that comes too early costs so much that it is unlearned before
-    # the right place for it is found.
+    # Where the end counts, "end, end" is half right in every row, all else is forgotten for it, and
+    # a network this small takes long to come back. Without it every answer must become right.
     network = Transformer(dataclasses.replace(CONFIG, eos=()))
     agent = PPO(network, lr=2e-3, critic_lr=4e-3, prompts=64, epochs=2, minibatches=2,
                 reward_kl=0.01)  # fmt: skip
-    keys = jax.random.split(jax.random.key(5), 2)
-    runs = jaxrl.train(agent, Echo(), keys, steps=64 * 150, log_every=640)
+    keys = jax.random.split(jax.random.key(5), 4)
+    runs = jaxrl.train(agent, Echo(ends=False), keys, steps=64 * 150, log_every=640)
     reward = np.asarray(runs.metrics["reward/mean"])
-    assert (reward[:, 0] < 0.35).all() and (reward[:, -1] > 0.8).all()
+    assert (reward[:, 0] < 0.25).all() and (reward[:, -1] > 0.95).all()
+    keys = keys[:2]
     together = jaxrl.train(agent, Echo(), keys, steps=64 * 20, lanes=2)
     apart = jaxrl.train(agent, Echo(), keys[1], steps=64 * 20)
     np.testing.assert_allclose(
