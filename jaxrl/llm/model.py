@@ -173,18 +173,19 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.normal(0.02 * self.scale)
         kernel = stored(self, "kernel", init, (x.shape[-1], self.features))
+        rows = x.reshape(-1, x.shape[-1])  # XLA is slow at the gradients of more axes
         if isinstance(kernel, Int8):
             values = kernel.values.astype(x.dtype)
-            y = jnp.dot(x, values, preferred_element_type=jnp.float32) * kernel.scale
+            y = jnp.dot(rows, values, preferred_element_type=jnp.float32) * kernel.scale
             y = y.astype(x.dtype)
         else:
-            y = x @ kernel.astype(x.dtype)
+            y = rows @ kernel.astype(x.dtype)
         if self.biased:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
         if self.has_variable("lora", "a"):  # see jaxrl.llm.lora
             a, b = (self.get_variable("lora", name).astype(x.dtype) for name in ("a", "b"))
-            y += x @ a @ b
-        return y
+            y += rows @ a @ b
+        return y.reshape(*x.shape[:-1], self.features)
 
 
 class Norm(nn.Module):
@@ -386,7 +387,9 @@ class Transformer(nn.Module):
     def head(self, x: jax.Array) -> jax.Array:
         """Logits in float32."""
         kernel = self.embedding.T if self.config.tied else self.output
-        logits = jnp.dot(x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        rows = x.reshape(-1, x.shape[-1])
+        logits = jnp.dot(rows, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        logits = logits.reshape(*x.shape[:-1], -1)
         cap = self.config.final_cap
         return cap * jnp.tanh(logits / cap) if cap else logits
 
