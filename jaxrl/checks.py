@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -114,8 +115,7 @@ def task(agent: Any, env: Any, steps: Any) -> Spec:
         )
     spec = Spec(env.obs_space, env.action_space, env.time_limit, int(steps))
     # Agents refuse in `init` what does not suit them. Running it abstractly costs no compilation.
-    lane = _lane(agent)
-    jax.eval_shape(lambda key: lane.init(key, spec), jax.random.key(0))
+    _begun.eval_shape(_lane(agent), None, jax.random.key(0), spec)
     return spec
 
 
@@ -139,13 +139,11 @@ def fitting(agent: Any, data: Dataset, steps: Any) -> Spec:
             f"write batch_size={data.size} or less."
         )
     spec = data.spec(int(steps))
-    lane = _lane(agent)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((agent.batch_size, *np.shape(x)[1:]), jnp.result_type(x)),
         data.arrays,
     )
-    key = jax.random.key(0)
-    jax.eval_shape(lambda b: lane.learn(lane.init(key, spec), b, key), batch)
+    _learned.eval_shape(_lane(agent), batch, jax.random.key(0), spec)
     return spec
 
 
@@ -157,9 +155,18 @@ def start(agent: Any, spec: Spec, given: PyTree) -> None:
         raise TypeError(
             f"{type(agent).__name__} has no start_from: it cannot begin with start=; leave it out."
         )
-    lane = _lane(agent)
-    key = jax.random.key(0)
-    jax.eval_shape(lambda given: lane.start_from(lane.init(key, spec), given), given)
+    _begun.eval_shape(_lane(agent), given, jax.random.key(0), spec)
+
+
+@functools.partial(jax.jit, static_argnames="spec")  # whose traces are kept, for the next call
+def _begun(agent: Any, given: PyTree, key: Any, spec: Spec) -> PyTree:
+    state = agent.init(key, spec)
+    return state if given is None else agent.start_from(state, given)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def _learned(agent: Any, batch: PyTree, key: Any, spec: Spec) -> PyTree:
+    return agent.learn(agent.init(key, spec), batch, key)
 
 
 def _lane(agent: Any) -> Any:

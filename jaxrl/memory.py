@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+import weakref
 from collections import Counter as Tally
 from typing import Any, TypeAlias
 
@@ -153,11 +154,17 @@ def of(tree: PyTree) -> int:
     return sum(nbytes(x) for x in jax.tree.leaves(tree))
 
 
+_walked: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+"""What `work` found of programs that are called again"""
+
+
 def estimate(program: Any, state: PyTree, copies: int = 1) -> Estimate:
     """Of a closed `program` that advances `state` where it lies (it is donated); `copies` devices
     hold it each."""
-    held, given = of(state), frozenset(range(len(program.jaxpr.invars)))
-    return Estimate(held * copies, max(0, work(program.jaxpr, given)))
+    jaxpr = program.jaxpr
+    if jaxpr not in _walked:
+        _walked[jaxpr] = max(0, work(jaxpr, frozenset(range(len(jaxpr.invars)))))
+    return Estimate(of(state) * copies, _walked[jaxpr])
 
 
 def warn(needed: Estimate, lanes: Lanes | None, processes: int = 1, there: int = 0) -> None:

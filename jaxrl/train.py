@@ -763,9 +763,8 @@ def estimate(call: _Call, advance: Any, there: bool = False) -> memory.Estimate:
     """What a call will take; tracing it costs nothing, because the call needs that too. `there`
     says that the runs are in memory already."""
     plan = call.plan
-    begin = functools.partial(_begin_all, plan=plan)
     with plan.scope():
-        run = jax.eval_shape(begin, call.agent, call.env, call.key)
+        run = _begin_jit.eval_shape(call.agent, call.env, call.key, plan=plan, start=call.start)
         traced = advance.func.trace(
             call.agent, call.env, run, call.key, count=0, **advance.keywords
         )
