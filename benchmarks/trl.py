@@ -6,7 +6,8 @@
 Both sides train the same random Llama, read from the same folder, on prompts and answers of the
 same lengths, with Adam, clipped gradients and the same rewards: `jaxrl.train` and `jaxrl.fit`, and
 `GRPOTrainer.train` and `DPOTrainer.train`. Every side waits in a process of its own, and they take
-turns; TRL with one and with two threads of PyTorch, and the better one counts. A GRPO step draws
+turns; TRL with one and with two threads of PyTorch, and the better one counts. What a side does at
+the beginning of its turn does not count: it has slept, and its memory with it. A GRPO step draws
 the answers, scores them and takes one gradient step; its tokens are those of the answers. A DPO
 step goes through both answers with the policy and with the reference; its tokens are all of these,
 counted once.
@@ -143,6 +144,7 @@ def own(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
 
     say(compile_seconds=train().compile_seconds)
     while hear()["run"]:
+        train()  # a process that waited for long begins slowly
         began = time.perf_counter()
         result = train()
         say(seconds=(time.perf_counter() - began) / steps)
@@ -174,18 +176,22 @@ def theirs(method: str, folder: Path, steps: int, say: Say, hear: Hear) -> None:
         return [" " + " ".join(f"w{n}" for n in row) + end for row in rows]
 
     class Gate(transformers.TrainerCallback):
-        """Behind the first step, and then behind every `steps` of them, it waits."""
+        """Behind the first step, and then behind every `steps` that count, it waits."""
 
-        taken, began = 0, 0.0
+        taken, began, asked = 0, 0.0, False
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.taken += 1
             seconds = time.perf_counter() - self.began
-            if self.began and self.taken < steps and seconds < PATIENCE:
+            if self.asked and self.began == 0.0:  # the first steps behind a pause do not count
+                if self.taken > steps // 4:
+                    self.taken, self.began = 0, time.perf_counter()
                 return
-            say(**({"seconds": seconds / self.taken} if self.began else {"compile_seconds": 0.0}))
+            if self.asked and self.taken < steps and seconds < PATIENCE:
+                return
+            say(**({"seconds": seconds / self.taken} if self.asked else {"compile_seconds": 0.0}))
             control.should_training_stop = not hear()["run"]
-            self.taken, self.began = 0, time.perf_counter()
+            self.taken, self.began, self.asked = 0, 0.0, True
 
     asked = written(texts(vocab, PROMPT, 0))
     settings: dict[str, Any] = dict(
