@@ -42,7 +42,7 @@ SIDES = ("jaxrl", "TRL, 1 thread", "TRL, 2 threads")
 PROMPT, ANSWER = 16, 32
 """Tokens, the same in every row"""
 PROMPTS, GROUP, PAIRS = 8, 8, 32
-STEPS = {("grpo", "tiny"): 12, ("grpo", "small"): 4, ("dpo", "tiny"): 40, ("dpo", "small"): 8}
+STEPS = {("grpo", "tiny"): 48, ("grpo", "small"): 12, ("dpo", "tiny"): 96, ("dpo", "small"): 24}
 """Of a measurement"""
 PATIENCE = 5.0
 """Seconds after which TRL does not begin another step of a measurement"""
