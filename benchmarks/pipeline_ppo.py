@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxrl
 from benchmarks import pipeline
-from jaxrl import llm
+from jaxrl import llm, optim
 from jaxrl.llm import answers, examples, tasks
 from jaxrl.llm.reward import rate
 from jaxrl.types import Spec
@@ -82,7 +82,7 @@ def main() -> None:
     pretraining, tuning, rating, updates = (40, 10, 2000, 200) if not real else (0, 20, 20, 20)
     if options.small:
         pretraining, tuning, rating, updates = (20, 10, 20, 4) if not real else (0, 2, 2, 2)
-    adam = llm.AdamW(b2=0.99)
+    adam, annealed = llm.AdamW(b2=0.99), llm.AdamW(b2=0.99, anneal=optim.linear)
     sft = llm.SFT(
         setting.network,
         lr=3e-3 if not real else 1e-5,
@@ -95,7 +95,7 @@ def main() -> None:
         lr=1e-3 if not real else 1e-5,
         batch_size=128 if not real else 8,
         centring=0.01,
-        optimizer=adam,
+        optimizer=annealed,
     )
     ppo = llm.PPO(
         setting.network,
@@ -105,7 +105,7 @@ def main() -> None:
         epochs=2,
         minibatches=2,
         reward_kl=0.3,
-        optimizer=adam,
+        optimizer=annealed,
         lora=setting.lora,
     )
     data = setting.supervised(20_000 if not real else 256)
