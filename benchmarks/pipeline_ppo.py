@@ -82,7 +82,7 @@ def main() -> None:
     setting, clock = pipeline.Setting(options, words), pipeline.Clock()
     real = setting.start is not None
     pretraining, tuning, rating, updates = (40, 10, 2000, 200) if not real else (0, 20, 20, 20)
-    rounds = 5 if not real else 1
+    rounds = 4 if not real else 1
     if options.small:
         rounds = 2
         pretraining, tuning, rating, updates = (20, 10, 20, 4) if not real else (0, 2, 2, 2)
@@ -112,6 +112,7 @@ def main() -> None:
         optimizer=annealed,
         lora=setting.lora,
     )
+    reward = partial(rate, setting.network)  # one function: another would be another program
     data = setting.supervised(20_000 if not real else 256)
     begun = [] if real else ["pretrained"]
     stages: dict[str, list[float]] = {name: [] for name in (*begun, "fine-tuned", "PPO")}
@@ -140,7 +141,7 @@ def main() -> None:
             judged_by = rated.state.params
             judged[-1].append(float(np.asarray(rated.metrics["reward/accuracy"])[-5:].mean()))
             clock.say(f"seed {seed}: reward model, {judged[-1][-1]:.1%} of pairs as preferred")
-            task = tasks.Scored(setting.task, partial(rate, setting.network), judged_by)
+            task = tasks.Scored(setting.task, reward, judged_by)
             begin = {"policy": policy, "critic": judged_by}
             count = updates * ppo.num_envs
             run = jaxrl.train(ppo, task, key, steps=count, start=begin, progress=True)
