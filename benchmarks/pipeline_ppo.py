@@ -100,6 +100,7 @@ def main() -> None:
         batch_size=128 if not real else 8,
         centring=0.01,
         optimizer=dataclasses.replace(annealed, warmup=0.05),
+        lora=setting.lora,
     )
     ppo = llm.PPO(
         setting.network,
