@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -114,8 +114,7 @@ def task(agent: Any, env: Any, steps: Any) -> Spec:
             "actions yet: write a wrapper that takes a Box, Discrete or MultiDiscrete action."
         )
     spec = Spec(env.obs_space, env.action_space, env.time_limit, int(steps))
-    # Agents refuse in `init` what does not suit them. Running it abstractly costs no compilation.
-    _begun.eval_shape(_lane(agent), None, jax.random.key(0), spec)
+    _try(_begun, agent, None, spec)
     return spec
 
 
@@ -143,7 +142,7 @@ def fitting(agent: Any, data: Dataset, steps: Any) -> Spec:
         lambda x: jax.ShapeDtypeStruct((agent.batch_size, *np.shape(x)[1:]), jnp.result_type(x)),
         data.arrays,
     )
-    _learned.eval_shape(_lane(agent), batch, jax.random.key(0), spec)
+    _try(_learned, agent, batch, spec)
     return spec
 
 
@@ -155,17 +154,38 @@ def start(agent: Any, spec: Spec, given: PyTree) -> None:
         raise TypeError(
             f"{type(agent).__name__} has no start_from: it cannot begin with start=; leave it out."
         )
-    _begun.eval_shape(_lane(agent), given, jax.random.key(0), spec)
+    _try(_begun, agent, given, spec)
 
 
-@functools.partial(jax.jit, static_argnames="spec")  # whose traces are kept, for the next call
-def _begun(agent: Any, given: PyTree, key: Any, spec: Spec) -> PyTree:
+_passed: set[Any] = set()
+"""What was tried and went well: agents with their values, and what they were given"""
+
+
+def _try(attempt: Callable[..., PyTree], agent: Any, given: PyTree, spec: Spec) -> None:
+    """Agents refuse in `init` what does not suit them. Running it abstractly costs no compilation,
+    and what has gone well is not run again."""
+    lane, key = _lane(agent), jax.random.key(0)
+    values, form = jax.tree.flatten(lane)
+    tried = None
+    if not is_traced(values):
+        shapes, tree = jax.tree.flatten(jax.eval_shape(lambda x: x, given))
+        exact = tuple((x.dtype, x.tobytes()) for x in map(np.asarray, values))
+        tried = attempt, form, exact, tuple(shapes), tree, spec
+    if tried in _passed:
+        return
+    jax.eval_shape(lambda given: attempt(lane, given, key, spec), given)
+    if tried is not None:
+        if len(_passed) >= 1024:  # of a sweep over values
+            _passed.clear()
+        _passed.add(tried)
+
+
+def _begun(agent: Any, given: PyTree, key: Key, spec: Spec) -> PyTree:
     state = agent.init(key, spec)
     return state if given is None else agent.start_from(state, given)
 
 
-@functools.partial(jax.jit, static_argnames="spec")
-def _learned(agent: Any, batch: PyTree, key: Any, spec: Spec) -> PyTree:
+def _learned(agent: Any, batch: PyTree, key: Key, spec: Spec) -> PyTree:
     return agent.learn(agent.init(key, spec), batch, key)
 
 
