@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import lanes, networks
+from jaxrl import checks, lanes, networks
+from jaxrl.struct import struct
 from jaxrl.types import Counter, Key, PyTree
 
 ENV = jaxrl.envs.make("CartPole-v1")
@@ -289,3 +290,24 @@ def test_a_late_import_warns() -> None:
     assert done.returncode == 0
     if (os.cpu_count() or 1) < 8:
         assert "NPROC=" in done.stderr
+
+
+def test_what_was_checked_is_known_by_its_values() -> None:
+    """A second call checks nothing again, one with another value does."""
+    tried: list[float] = []
+
+    @struct
+    class Choosy(jaxrl.PPO):
+        def init(self, key: Any, spec: Any) -> Any:
+            if not isinstance(self.lr, jax.core.Tracer):
+                tried.append(float(self.lr))
+                if self.lr > 0.5:
+                    raise ValueError("lr")
+            return super().init(key, spec)
+
+    spec = [
+        checks.task(Choosy(lr=lr), jaxrl.envs.make("CartPole-v1"), 1024) for lr in (0.1, 0.1, 0.2)
+    ]
+    assert tried == [0.1, 0.2] and spec[0] == spec[1]
+    with pytest.raises(ValueError, match="lr"):
+        checks.task(Choosy(lr=0.6), jaxrl.envs.make("CartPole-v1"), 1024)
