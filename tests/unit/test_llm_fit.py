@@ -27,7 +27,7 @@ from jaxrl.llm import (
     tuning,
 )
 from jaxrl.llm.losses import dpo, sft
-from jaxrl.types import Spec
+from jaxrl.types import Counter, Spec
 from tests.echo import END, NETWORK, Echo
 
 KEY = jax.random.key(0)
@@ -267,3 +267,9 @@ def test_dynamic_fine_tuning_is_another_loss() -> None:
         each = log_probs(state.params, jnp.asarray([*prompt, *answer, END]))[len(prompt) - 1 :]
         total -= float((jnp.exp(each) * each).sum())
     assert metrics["loss/total"] == pytest.approx(total / lengths(GOOD).sum(), rel=1e-5)
+
+
+def test_the_share_of_a_run_that_lies_behind_us() -> None:
+    shares = [float(tuning.share(Counter.zero().add(n), 12)) for n in (0, 3, 12, 20)]
+    assert shares == [0.0, 0.25, 1.0, 1.0]
+    assert float(tuning.share(Counter.zero().add(1), 0)) == 1.0
