@@ -299,7 +299,7 @@ def test_what_was_checked_is_known_by_its_values() -> None:
     @struct
     class Choosy(jaxrl.PPO):
         def init(self, key: Any, spec: Any) -> Any:
-            if not isinstance(self.lr, jax.core.Tracer):
+            if not checks.is_traced(self.lr):
                 tried.append(float(self.lr))
                 if self.lr > 0.5:
                     raise ValueError("lr")
