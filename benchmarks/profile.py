@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import itertools
 import json
 import os
 import time
@@ -81,6 +82,38 @@ def matmul_rate(size: int = 2048, rounds: int = 20) -> float:
         product(a, a).block_until_ready()
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
+
+
+def alone(function: Callable[..., Any], *args: jax.Array) -> float:
+    """Seconds of a function that stands alone: nothing is fused with it, nothing is left out."""
+
+    def step(carry: Any, i: jax.Array) -> Any:
+        args, _ = jax.lax.optimization_barrier(carry)
+        return args, function(*args)
+
+    return timed(step, (args, function(*args)))
+
+
+def kernels(nets: list[tuple[int, ...]], rows: int) -> float:
+    """Seconds of one gradient step's products, activations and their slopes, each standing alone:
+    what these kernels take if they follow one another without a pause."""
+    total = 0.0
+    for net in nets:
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(net)):
+            x, w, slope = (
+                jnp.ones((rows, inputs)),
+                jnp.ones((inputs, outputs)),
+                jnp.ones((rows, outputs)),
+            )
+            total += alone(jnp.matmul, x, w)
+            total += alone(lambda x, g: x.T @ g, x, slope)
+            total += alone(lambda g: g.sum(0), slope)
+            if layer:
+                total += alone(lambda g, w: g @ w.T, slope, w)
+            if layer < len(net) - 2:
+                total += alone(jnp.tanh, slope)
+                total += alone(lambda g, y: g * (1 - y * y), slope, slope)
+    return total
 
 
 def touch(x: jax.Array, *used: Any) -> jax.Array:
@@ -317,6 +350,10 @@ def ppo(task: Task) -> list[Piece]:
         Piece("forward and backward of the nets alone", timed(products, run.state.params), 3,
               learning)
     )  # fmt: skip
+    steps = agent.epochs * agent.minibatches
+    found.append(
+        Piece("each of their kernels alone", steps * kernels(nets, rows_each), 4, learning)
+    )
 
     def optimise(carry: Any, i: jax.Array) -> Any:
         def step(carry: Any, _: Any) -> Any:

@@ -37,11 +37,6 @@ def arms(name: str, spec: Spec) -> int:
     return spec.action_space.n
 
 
-def together(numbers: int) -> int:
-    """How many runs a CPU should advance at once: as many as its cache holds."""
-    return max(1, min(tables.TOGETHER, tables.CACHE // (4 * numbers)))
-
-
 @struct
 class Arms:
     """Arms without a context."""
@@ -61,10 +56,6 @@ class Arms:
                 "states."
             )
         return State(self.begin(count), Counter.zero(), spec)
-
-    def together(self, spec: Spec) -> int:
-        """Runs that a CPU should advance at once."""
-        return together(4 * arms(type(self).__name__, spec))
 
     def begin(self, count: int) -> PyTree:
         """What is known of `count` arms at the start."""
@@ -118,11 +109,6 @@ class Contextual:
         self.features.check(spec.obs_space)
         size = self.features.size(spec.obs_space)
         return State(self.begin(count, size), Counter.zero(), spec)
-
-    def together(self, spec: Spec) -> int:
-        """Runs that a CPU should advance at once."""
-        size = self.features.size(spec.obs_space)
-        return together(arms(type(self).__name__, spec) * size * (size + 2))
 
     def begin(self, count: int, size: int) -> PyTree:
         """What is known at the start."""

@@ -157,11 +157,16 @@ def start(agent: Any, spec: Spec, given: PyTree) -> None:
     _try(_begun, agent, given, spec)
 
 
-_passed: set[Any] = set()
-"""What was tried and went well: agents with their values, and what they were given"""
+def begun(agent: Any, spec: Spec) -> PyTree:
+    """The state of one run as it begins, as shapes."""
+    return _try(_begun, agent, None, spec)
 
 
-def _try(attempt: Callable[..., PyTree], agent: Any, given: PyTree, spec: Spec) -> None:
+_passed: dict[Any, PyTree] = {}
+"""What was tried and went well: agents with their values and what they were given -> shapes"""
+
+
+def _try(attempt: Callable[..., PyTree], agent: Any, given: PyTree, spec: Spec) -> PyTree:
     """Agents refuse in `init` what does not suit them. Running it abstractly costs no compilation,
     and what has gone well is not run again."""
     lane, key = _lane(agent), jax.random.key(0)
@@ -172,12 +177,13 @@ def _try(attempt: Callable[..., PyTree], agent: Any, given: PyTree, spec: Spec) 
         exact = tuple((x.dtype, x.tobytes()) for x in map(np.asarray, values))
         tried = attempt, form, exact, tuple(shapes), tree, spec
     if tried in _passed:
-        return
-    jax.eval_shape(lambda given: attempt(lane, given, key, spec), given)
+        return _passed[tried]
+    shapes = jax.eval_shape(lambda given: attempt(lane, given, key, spec), given)
     if tried is not None:
         if len(_passed) >= 1024:  # of a sweep over values
             _passed.clear()
-        _passed.add(tried)
+        _passed[tried] = shapes
+    return shapes
 
 
 def _begun(agent: Any, given: PyTree, key: Key, spec: Spec) -> PyTree:

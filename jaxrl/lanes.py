@@ -2,8 +2,8 @@
 
 A *lane* is one independent run. Lanes are split evenly over the devices (or rows of devices that
 share their runs, see `jaxrl.mesh`); on each a group of them is advanced together (`vmap`) while the
-other groups wait their turn. Accelerators want all lanes in one group. A CPU wants few: its caches
-hold one small network, not a thousand.
+other groups wait their turn. Accelerators want all lanes in one group, a CPU as many as its cache
+holds: `jaxrl.train` says how many those are.
 
 Counters are not split: they have one value for all lanes, so that a schedule stays a branch.
 """
@@ -65,7 +65,13 @@ def arrange(
     if together is None:
         on_cpu = spread and jax.default_backend() == "cpu"
         together = CPU_GROUP if on_cpu else per_device
-    groups = math.ceil(per_device / min(together, per_device))
+    fewest = math.ceil(per_device / min(together, per_device))
+
+    def padded(groups: int) -> int:
+        return groups * math.ceil(per_device / groups)
+
+    # Up to twice as many turns where less of the work is then padding.
+    groups = min(range(fewest, 2 * fewest + 1), key=padded)
     return Lanes(count, devices, groups, math.ceil(per_device / groups), wish.envs, local)
 
 

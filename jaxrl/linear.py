@@ -96,11 +96,6 @@ def nothing(features: FeatureMap, spec: Spec, *shape: int) -> Vector:
     return Active(jnp.zeros((*shape, active), jnp.int32))
 
 
-def together(weights: int) -> int:
-    """How many runs a CPU should advance at once: as many as its cache holds."""
-    return max(1, min(tables.TOGETHER, tables.CACHE // (4 * weights)))
-
-
 def _moves(agent: Any, rollout: Rollout, spec: Spec) -> Move:
     """The transitions of a rollout, all [T, N]."""
     space, after = spec.obs_space, tables.following(rollout, spec)
@@ -161,11 +156,6 @@ class Control:
             )
         self.check(spec)
         return _start(self, spec, jnp.zeros((count, self.features.size(part(spec.obs_space)))))
-
-    def together(self, spec: Spec) -> int:
-        """Runs that a CPU should advance at once."""
-        count = actions(type(self).__name__, spec)
-        return together(count * self.features.size(part(spec.obs_space)))
 
     def check(self, spec: Spec) -> None:
         """Refuse what does not fit together."""
@@ -278,10 +268,6 @@ class Prediction:
                 behaviour.check(f"{type(self).__name__}({field}=...)", policy, states, count)
         self.check(spec)
         return _start(self, spec, jnp.zeros(self.features.size(part(spec.obs_space))))
-
-    def together(self, spec: Spec) -> int:
-        """Runs that a CPU should advance at once."""
-        return together(self.features.size(part(spec.obs_space)))
 
     def check(self, spec: Spec) -> None:
         """Refuse what does not fit together."""

@@ -25,10 +25,6 @@ DENSE = 512
 processor, as soon as many runs share a program."""
 
 
-TOGETHER = 500
-CACHE = 2**20  # bytes
-
-
 @struct
 class Move:
     """One transition. `next_obs` is where it really led, also where the episode was cut."""
@@ -47,12 +43,6 @@ class Move:
     @property
     def ended(self) -> jax.Array:
         return self.terminated | self.truncated
-
-
-def together(spec: Spec) -> int:
-    """How many runs a CPU should advance at once: as many tables as its cache holds."""
-    states, actions = sizes("a table", spec)
-    return max(1, min(TOGETHER, CACHE // (4 * states * actions)))
 
 
 def sizes(name: str, spec: Spec) -> tuple[int, int]:

@@ -113,10 +113,6 @@ class Control:
             state = dataclasses.replace(state, table=table)
         return state
 
-    def together(self, spec: Spec) -> int:
-        """Runs that a CPU should advance at once."""
-        return tables.together(spec)
-
     def check(self, spec: Spec, size: int) -> None:
         """Refuse what does not fit together."""
 
@@ -227,10 +223,6 @@ class Prediction:
         behaviour.check(f"{type(self).__name__}(policy=...)", self.policy, states, actions)
         self.check(spec, states)
         return _start(self, spec, jnp.zeros(states), None, self.model(states))
-
-    def together(self, spec: Spec) -> int:
-        """Runs that a CPU should advance at once."""
-        return tables.together(spec)
 
     def check(self, spec: Spec, size: int) -> None:
         """Refuse what does not fit together."""

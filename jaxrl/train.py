@@ -33,6 +33,7 @@ from jaxrl import (
     memory,
     record,
     rollout,
+    spaces,
 )
 from jaxrl import guard as guards
 from jaxrl import mesh as meshes
@@ -53,6 +54,13 @@ if TYPE_CHECKING:
 
 POINTS = 100
 """Points of a learning curve, unless `log_every` says otherwise."""
+
+CACHE, TOGETHER = 2**20, 500
+"""Bytes of runs that are advanced together on a CPU, and how many of them at most (measured: half
+or twice as much is as quick for none of the bundled agents)."""
+
+STEP = 32
+"""Bytes of a step beside observation and action: reward, flags, log-probability, value."""
 
 CHUNK_SECONDS = 1.0
 """How long a chunk should take: the interval between two lines of progress."""
@@ -316,9 +324,7 @@ def _prepare(
     if together is not None:
         checks.positive_int(together, "lanes")
     elif not traced and not hosted and jax.default_backend() == "cpu":
-        # Agents of a few operations per step say how many.
-        suits = getattr(agent, "together", None)
-        together = None if suits is None else suits(spec)
+        together = _suits(agent, env, spec)
     per_iteration = 1 if data else agent.num_envs * agent.num_steps
     iterations = steps // per_iteration
     spacing = log_every or min(steps / POINTS, every or steps)
@@ -359,6 +365,23 @@ def _prepare(
             agent = jax.tree.map(lambda x: jnp.broadcast_to(x, count), agent)
             agent = lanes.pad(agent, plan.lanes)
     return _Call(agent, env, key, plan, start)
+
+
+def _suits(agent: Agent, env: Env, spec: Spec) -> int:
+    """How many runs a CPU should advance together: those that its cache holds, with what each of
+    them looks at in an iteration. Of large runs that is one; of small ones many, since an operation
+    on small arrays takes as long for ten of them as for one. An agent may know better: one whose
+    runs would wait for one another says `together = 1`."""
+    own = getattr(agent, "together", None)
+    if own is not None:
+        return own
+    if isinstance(env, Dataset):
+        seen = memory.of(env.arrays) * agent.batch_size // env.size  # pyright: ignore
+    else:
+        one = (spec.obs_space, spec.action_space)
+        step = jax.eval_shape(lambda: [spaces.zeros(space) for space in one])
+        seen = (memory.of(step) + STEP) * agent.num_envs * agent.num_steps
+    return max(1, min(TOGETHER, CACHE // (memory.of(checks.begun(agent, spec)) + seen)))
 
 
 def _strong(tree: PyTree, dtype: Any = None) -> PyTree:
@@ -426,7 +449,7 @@ def train(
     `key` is one key, or an array of keys for as many independent runs; `agent` may be a stack of
     agents, one setting of its float hyperparameters per run. Runs are spread over all devices;
     `lanes` says how many are advanced together on each (by default all of them on an accelerator,
-    and one after the other on a CPU, which is faster there for all but small tables).
+    and on a CPU as many as its cache holds, which is one after the other where they are large).
     `mesh=jaxrl.Mesh(envs=4)` lets four devices share each run; see docs/devices.md.
 
     `progress` shows a line per second: None means only on a terminal. `evaluate_every` adds

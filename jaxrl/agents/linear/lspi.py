@@ -55,6 +55,8 @@ class LSPI(Control):
     capacity: int = static("transitions that are kept", default=4096, low=1)
     num_steps: int = static("steps per environment and update", default=256, low=1)
 
+    together = 1  # the one that iterates longest would keep all of them waiting
+
     def check(self, spec: Spec) -> None:
         count = actions("LSPI", spec)
         size = count * self.features.size(part(spec.obs_space))
@@ -87,9 +89,6 @@ class LSPI(Control):
             allowed=jnp.ones((rows, actions("LSPI", spec)), bool) if masked else None,
             blocks=Counter.zero(),
         )
-
-    def together(self, spec: Spec) -> int:
-        return 1
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         del key

@@ -57,8 +57,7 @@ class ImportanceSampling(Prediction):
     horizon: int = static("steps of an episode that are kept", default=1000, low=1)
     num_steps: int = static("steps per environment and update", default=16, low=1)
 
-    def together(self, spec: Spec) -> int:
-        return 1  # an end in one run would keep all of them waiting
+    together = 1  # an end in one run would keep all of them waiting
 
     def check(self, spec: Spec, size: int) -> None:
         actions: int = spec.action_space.n  # pyright: ignore
@@ -107,8 +106,7 @@ class OffPolicyMonteCarlo(Control):
     horizon: int = static("steps of an episode that are kept", default=1000, low=1)
     num_steps: int = static("steps per environment and update", default=16, low=1)
 
-    def together(self, spec: Spec) -> int:
-        return 1  # an end in one run would keep all of them waiting
+    together = 1  # an end in one run would keep all of them waiting
 
     def begin(self, spec: Spec, size: int) -> PyTree:
         return episodes.begin(self.horizon, size)

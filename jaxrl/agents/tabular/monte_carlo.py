@@ -59,8 +59,7 @@ class MonteCarlo(Prediction):
     horizon: int = static("steps of an episode that are kept", default=1000, low=1)
     num_steps: int = static("steps per environment and update", default=16, low=1)
 
-    def together(self, spec: Spec) -> int:
-        return 1  # an end in one run would keep all of them waiting
+    together = 1  # an end in one run would keep all of them waiting
 
     def begin(self, spec: Spec, size: int) -> PyTree:
         return episodes.begin(self.horizon, size)
@@ -124,8 +123,7 @@ class MonteCarloControl(Control):
     horizon: int = static("steps of an episode that are kept", default=1000, low=1)
     num_steps: int = static("steps per environment and update", default=16, low=1)
 
-    def together(self, spec: Spec) -> int:
-        return 1  # an end in one run would keep all of them waiting
+    together = 1  # an end in one run would keep all of them waiting
 
     def begin(self, spec: Spec, size: int) -> PyTree:
         return episodes.begin(self.horizon, size)
