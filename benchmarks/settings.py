@@ -43,6 +43,11 @@ class Task:
         per = f"{self.updates}/{self.num_envs}" if self.updates != self.num_envs else "1"
         return f"{self.algorithm} {self.env}, {self.num_envs} envs, {per} updates per step"
 
+    @property
+    def idle(self) -> int:
+        """First steps of a run, which nothing is learned from: they are not counted."""
+        return 0 if self.algorithm in ("ppo", "brax") else self.warmup
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
 
@@ -68,7 +73,7 @@ def ppo(num_envs: int = 4, seeds: int = 1, total: int = 400_000) -> Task:
 
 def dqn(updates: int = 1, seeds: int = 1, total: int = 100_000) -> Task:
     """10 environments; one update per vector step, or `updates=10` for one per environment step."""
-    steps = per_seed(total // updates, seeds, 4_000 if updates == 1 else 1_500) // 10 * 10
+    steps = per_seed(total // updates, seeds, 4_000 if updates == 1 else 1_500) // 10 * 10 + 500
     return Task(
         "dqn", "CartPole-v1", 10, seeds, updates=updates, steps=steps, lr=1e-3,
         threshold=400, threshold_steps=200_000,
@@ -79,7 +84,7 @@ def sac(seeds: int = 1, total: int = 1_000) -> Task:
     """Pendulum, 256-wide, batch 256, one update per step; the replay holds a whole run."""
     return Task(
         "sac", "Pendulum-v1", 1, seeds, hidden=(256, 256), batch_size=256, lr=1e-3,
-        capacity=20_000, warmup=256, steps=per_seed(total, seeds, 250) + 256,
+        capacity=20_000, warmup=256, steps=per_seed(total, seeds, 400) + 256,
         threshold=-200, threshold_steps=15_000,
     )  # fmt: skip
 

@@ -222,7 +222,7 @@ def collect(
         spare_state = jax.vmap(inherit, (None, 0, 0))(env, env_state, spare_state)
         env_state = select(ended, spare_state, env_state)
         next_obs = select(ended, spare_obs, step.obs)
-        stored = (obs, out.action, step.reward, terminated, truncated, out.extras)
+        stored = (obs, out.action, step.reward, terminated, truncated, out.extras, step.measures)
         following = (env_state, next_obs, ended, out.memory, used + ended)
         return (*mesh.spread(following), mesh.spread(final_obs, axis=1)), mesh.spread(stored)
 
@@ -231,7 +231,8 @@ def collect(
     )  # fmt: skip
     carry, stored = jax.lax.scan(play, carry, (jnp.arange(num_steps), act_keys, env_keys))
     env_state, last_obs, first, memory, used, final_obs = carry
-    obs, action, reward, terminated, truncated, extras = mesh.spread(stored, axis=1)
+    stored = mesh.spread(stored, axis=1)
+    obs, action, reward, terminated, truncated, extras, measures = stored
     ended: Any = terminated | truncated
     returns, lengths, episodes = _count(streams, reward, ended)
     rollout = Rollout(
@@ -246,6 +247,7 @@ def collect(
         extras=extras,
         memory=streams.memory,
         last_memory=memory,
+        measures=measures,
     )
     streams = Streams(
         env_state=env_state,

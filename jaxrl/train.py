@@ -151,6 +151,7 @@ def iterate(agent: Agent, env: Env, run: Run, key: Key, plan: Plan) -> tuple[Run
     state, metrics = agent.update(run.state, experience, update_key)
     metrics = {
         **metrics,
+        **{f"measure/{name}": jnp.nanmean(x) for name, x in dict(experience.measures).items()},
         "episode/return": episodes.returns,
         "episode/length": episodes.lengths,
         "episode/count": episodes.count,

@@ -47,6 +47,7 @@ class Step:
     reward: jax.Array  # float32
     terminated: jax.Array  # bool: the process ended, its value is zero from here
     truncated: jax.Array  # bool: we stopped watching, the value goes on
+    measures: PyTree = ()  # {name: float32}, or nothing: what else to watch, a metric each
 
 
 @runtime_checkable
@@ -118,6 +119,7 @@ class Rollout:
     extras: PyTree  # [T, N, ...]
     memory: PyTree  # [N, ...], as it was before the first step
     last_memory: PyTree  # [N, ...], as it is after the last step
+    measures: PyTree = ()  # {name: [T, N]}, or nothing
 
 
 @runtime_checkable

@@ -73,7 +73,7 @@ def prepare(task: Task, options: Options) -> Prepared:
 
     def run(seconds: float) -> int:
         del seconds
-        return int(train().steps.ravel()[-1]) * task.seeds
+        return (int(train().steps.ravel()[-1]) - task.idle) * task.seeds
 
     def curve() -> Curve:
         result = jaxrl.train(

@@ -128,7 +128,7 @@ def prepare(task: Task, options: Options) -> Prepared:
     def run(seconds: float) -> int:
         del seconds
         jax.block_until_ready(compiled(keys_for(task, next(seeds))))
-        return steps * task.seeds
+        return (steps - task.idle) * task.seeds
 
     def curve() -> Curve:
         """Its own evaluation: 128 episodes, actions sampled, every thirtieth of the run."""

@@ -161,8 +161,10 @@ def reference(agent: Any, state: Any, rows: Answers) -> jax.Array:
     return tuning.in_parts(of, rows, agent.parts)
 
 
-def metrics(rows: Answers) -> Metrics:
+def metrics(rows: Answers, rollout: Rollout) -> Metrics:
     """What can be said of answers without a model."""
+    measures = dict(rollout.measures)
+    beside = diagnostics.gold_gap(rows.reward, measures["gold"][0]) if "gold" in measures else {}
     known = ~jnp.isnan(rows.reward)
     best = jnp.max(jnp.where(known, rows.reward, -jnp.inf))
     return {
@@ -175,6 +177,7 @@ def metrics(rows: Answers) -> Metrics:
             rows.lengths, rows.reward
         ),
         **diagnostics.length_by_correctness(rows.lengths, rows.reward >= best),
+        **beside,
         "policy/repetition": repetition(rows.tokens, rows.mask),
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxrl import spaces
 from jaxrl.networks.orthogonal import orthogonal
+from jaxrl.networks.product import dot_general
 from jaxrl.networks.recurrent import Recurrent
 from jaxrl.types import PyTree
 
@@ -22,7 +23,7 @@ SQRT2 = float(np.sqrt(2.0))
 
 def dense(features: int, scale: float) -> nn.Dense:
     """Orthogonal weights of the given gain, zero bias (details 2 of PPO's 37)."""
-    return nn.Dense(features, kernel_init=orthogonal(scale))
+    return nn.Dense(features, kernel_init=orthogonal(scale), dot_general=dot_general)
 
 
 class MLP(nn.Module):

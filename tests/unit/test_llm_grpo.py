@@ -17,6 +17,7 @@ from jaxrl.checks import task as checked
 from jaxrl.llm import GRPO, Lora, Sampling, Transformer, answers, methods, tuning
 from jaxrl.llm.generate import generate
 from jaxrl.llm.losses import advantages, grpo, kl
+from jaxrl.llm.tasks import Scored
 from jaxrl.struct import struct
 from tests.echo import CONFIG, END, NETWORK, Echo
 
@@ -364,3 +365,25 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(TypeError, match="start_from"):
         env = jaxrl.envs.make("CartPole-v1")
         jaxrl.train(jaxrl.PPO(), env, jax.random.key(0), steps=512, start=params)
+
+
+def test_a_learned_reward_is_watched_beside_the_gold_one() -> None:
+    def liked(params: Any, prompt: jax.Array, completion: jax.Array) -> jax.Array:
+        gold = TASK.step(prompt, completion, jax.random.key(0))[1].reward
+        return params["scale"] * gold + 1.0
+
+    agent = GRPO(NETWORK, **SMALL)
+    for scale, agrees in ((2.0, 1.0), (-0.5, -1.0)):
+        task = Scored(TASK, liked, {"scale": jnp.array(scale)})
+        run = jaxrl.train(agent, task, jax.random.key(0), steps=8, progress=False)
+        gold, gap = run.metrics["measure/gold"][0], run.metrics["reward/gold_gap"][0]
+        assert 0.0 < gold < 1.0
+        np.testing.assert_allclose(run.metrics["reward/mean"][0], scale * gold + 1, rtol=1e-5)
+        np.testing.assert_allclose(gap, (scale - 1) * gold + 1, rtol=1e-5)
+        np.testing.assert_allclose(run.metrics["reward/gold_correlation"][0], agrees, rtol=1e-5)
+    blind = dataclasses.replace(task, watch=False)
+    run = jaxrl.train(agent, blind, jax.random.key(0), steps=8, progress=False)
+    assert not [name for name in run.metrics if "gold" in name]
+    waits = dataclasses.replace(agent, rounds=2)  # what waits for an update has no gold score
+    run = jaxrl.train(waits, task, jax.random.key(0), steps=16, progress=False)
+    assert np.isfinite(run.metrics["measure/gold"]).all()

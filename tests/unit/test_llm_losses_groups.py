@@ -226,6 +226,13 @@ def test_length_diagnostics() -> None:
     assert math.isnan(float(flat))
 
 
+def test_gold_diagnostics_look_at_answers_with_both_scores() -> None:
+    reward, gold = jnp.array([1.0, 2.0, 3.0, NAN, 9.0]), jnp.array([1.0, 0.0, -1.0, 5.0, NAN])
+    got = scalars(diagnostics.gold_gap(reward, gold))
+    assert got["reward/gold_gap"] == 2.0  # 0, 2, 4
+    assert got["reward/gold_correlation"] == pytest.approx(-1.0, rel=1e-6)
+
+
 def test_group_metrics() -> None:
     got = scalars(diagnostics.group_metrics(jnp.asarray(REWARD)))
     assert got["group/degenerate"] == pytest.approx(3 / 5)

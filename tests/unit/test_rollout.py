@@ -1,12 +1,14 @@
 """Rollouts: boundaries of episodes, true final observations, spare starts, sums over episodes."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl
 from jaxrl import rollout, spaces
 from jaxrl.struct import Float, param, static, struct
 from jaxrl.types import ActOut, Key, Metrics, PyTree, Rollout, Spec, Step
@@ -187,3 +189,24 @@ def test_physical_constants_are_traced_per_environment() -> None:
     in_axes = (Clock(step_size=0), 0, None, None)
     _, step = jax.vmap(Clock.step, in_axes=in_axes)(env, state, 0, jax.random.key(0))
     np.testing.assert_array_equal(step.obs[:, 1], [1, 2])
+
+
+@struct
+class Watched(Clock):
+    """Has its time watched, which in its last step it does not know."""
+
+    def step(self, state: jax.Array, action: jax.Array, key: Key) -> tuple[jax.Array, Step]:
+        state, step = super().step(state, action, key)
+        time = jnp.where(step.truncated, jnp.nan, state[1])
+        return state, dataclasses.replace(step, measures={"time": time})
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, jaxrl.envs.ClipReward])
+def test_what_an_environment_measures_is_a_metric(wrap: Any) -> None:
+    env = wrap(Watched())
+    run = jaxrl.train(Idle(num_steps=10), env, jax.random.key(0), steps=30, progress=False)
+    np.testing.assert_allclose(run.metrics["measure/time"], 2.5)  # 1 2 3 4, twice
+    assert (
+        "measure/time"
+        not in jaxrl.train(Idle(), Clock(), jax.random.key(0), steps=36, progress=False).metrics
+    )

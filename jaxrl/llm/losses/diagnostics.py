@@ -89,11 +89,27 @@ def length_by_correctness(length: jax.Array, correct: jax.Array) -> dict[str, ja
 def length_reward_correlation(length: jax.Array, reward: jax.Array) -> jax.Array:
     """Pearson's r of length and reward [S]; completions that could not be scored (NaN) are left
     out. NaN when either is constant."""
-    known = ~jnp.isnan(reward)
-    x = jnp.where(known, length - mean_of(length, known), 0.0)
-    y = jnp.where(known, reward - mean_of(reward, known), 0.0)
+    return correlation(length, reward)
+
+
+def correlation(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Pearson's r over the pairs [S] of which both are known; NaN if either is constant."""
+    known = ~jnp.isnan(x) & ~jnp.isnan(y)
+    x = jnp.where(known, x - mean_of(x, known), 0.0)
+    y = jnp.where(known, y - mean_of(y, known), 0.0)
     scale = jnp.sqrt(jnp.square(x).sum() * jnp.square(y).sum())
     return jnp.where(scale > 0.0, (x * y).sum() / jnp.where(scale > 0.0, scale, 1.0), jnp.nan)
+
+
+def gold_gap(reward: jax.Array, gold: jax.Array) -> dict[str, jax.Array]:
+    """A reward [S] beside what it stands for: how much higher it is on average, and how well both
+    agree about which answer is better. A reward model is being exploited when the first grows, or
+    when the second falls (Gao et al. 2022, arXiv:2210.10760)."""
+    both = ~jnp.isnan(reward) & ~jnp.isnan(gold)
+    return {
+        "reward/gold_gap": mean_of(reward - gold, both),
+        "reward/gold_correlation": correlation(reward, gold),
+    }
 
 
 def group_metrics(reward: jax.Array) -> dict[str, jax.Array]:

@@ -22,12 +22,15 @@ Reward = Callable[[Any, jax.Array, jax.Array], jax.Array]
 @struct
 class Scored:
     """`task` with the reward `reward(params, prompt, completion)`. What the task itself would have
-    given, the gold score, is `gold`; no agent sees it. `params` are data: new ones compile nothing
-    anew. An evaluation in `task` itself shows the gold score, one in this the reward."""
+    given, the gold score, is `gold`: no agent learns from it, but it is measured beside the reward
+    (`measure/gold`, and `reward/gold_gap` of the agents) unless `watch` is False, as where it is
+    dear. `params` are data: new ones compile nothing anew. An evaluation in `task` itself shows the
+    gold score, one in this the reward."""
 
     task: Task
     reward: Reward = static("of params, prompt and completion")
     params: PyTree = None
+    watch: bool = static("measure the gold score too", default=True)
 
     @property
     def obs_space(self) -> Space:
@@ -58,10 +61,10 @@ class Scored:
         return (state, prompt), prompt
 
     def step(self, state: PyTree, action: jax.Array, key: Key) -> tuple[PyTree, Step]:
-        del key
         _, prompt = state
         reward = jnp.asarray(self.reward(self.params, prompt, action), jnp.float32)
-        return state, Step(prompt, reward, jnp.array(True), jnp.array(False))
+        measures = {"gold": self.gold(state, action, key)} if self.watch else ()
+        return state, Step(prompt, reward, jnp.array(True), jnp.array(False), measures)
 
     def gold(self, state: PyTree, action: jax.Array, key: Key) -> jax.Array:
         """The reward of the task itself, NaN where it has none to give."""
