@@ -233,6 +233,29 @@ def _inlined(jaxpr: Any) -> tuple[list[Equation], list[Atom]]:
     return found, [known(x) for x in jaxpr.outvars]
 
 
+def _turned_late(equations: list[Any]) -> list[Any]:
+    """A matrix that is turned round for one product (see `jaxrl.networks.product`) is turned when
+    that is computed: both stand right before their first reader."""
+    maker = {result: i for i, (_, _, results) in enumerate(equations) for result in results}
+    moved: dict[int, list[int]] = {}
+    for i, (eqn, operands, results) in enumerate(equations):
+        if eqn.primitive.name != "optimization_barrier" or len(operands) != 1:
+            continue
+        before = None if isinstance(operands[0], Literal) else maker.get(operands[0])
+        if before is None or equations[before][0].primitive.name != "transpose":
+            continue
+        readers = (j for j in range(i + 1, len(equations)) if results[0] in equations[j][1])
+        first = next(readers, None)
+        if first is not None:
+            moved.setdefault(first, []).extend([before, i])
+    gone = {i for pair in moved.values() for i in pair}
+    order: list[int] = []
+    for i in range(len(equations)):
+        order += moved.get(i, [])
+        order += [] if i in gone else [i]
+    return [equations[i] for i in order]
+
+
 class _Variable:
     """A variable of one call of a function."""
 
@@ -251,6 +274,7 @@ def work(jaxpr: Any, owned: frozenset[int] = frozenset()) -> int:
     """Bytes beyond the inputs at the worst moment. Inputs with a number in `owned` may be written
     over: they are carried round a loop."""
     equations, outputs = _inlined(jaxpr)
+    equations = _turned_late(equations)
     own = {x for i, x in enumerate(jaxpr.invars) if i in owned}
     inputs = set(jaxpr.invars) | set(jaxpr.constvars)
     reads: Tally[Atom] = Tally()

@@ -161,10 +161,14 @@ def reference(agent: Any, state: Any, rows: Answers) -> jax.Array:
     return tuning.in_parts(of, rows, agent.parts)
 
 
-def metrics(rows: Answers, rollout: Rollout) -> Metrics:
+def beside_gold(rollout: Rollout) -> Metrics:
+    """The rewards beside what they stand for, where the task measures that."""
+    gold = dict(rollout.measures).get("gold")
+    return {} if gold is None else diagnostics.gold_gap(from_rollout(rollout).reward, gold[0])
+
+
+def metrics(rows: Answers) -> Metrics:
     """What can be said of answers without a model."""
-    measures = dict(rollout.measures)
-    beside = diagnostics.gold_gap(rows.reward, measures["gold"][0]) if "gold" in measures else {}
     known = ~jnp.isnan(rows.reward)
     best = jnp.max(jnp.where(known, rows.reward, -jnp.inf))
     return {
@@ -177,7 +181,6 @@ def metrics(rows: Answers, rollout: Rollout) -> Metrics:
             rows.lengths, rows.reward
         ),
         **diagnostics.length_by_correctness(rows.lengths, rows.reward >= best),
-        **beside,
         "policy/repetition": repetition(rows.tokens, rows.mask),
     }
 

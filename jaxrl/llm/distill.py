@@ -100,7 +100,7 @@ class Distill:
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         rows = answers.from_rollout(rollout)
-        seen = answers.metrics(rows, rollout)
+        seen = answers.metrics(rows) | answers.beside_gold(rollout)
         state, metrics = self.learn(state, rows, key)
         return state, metrics | seen
 

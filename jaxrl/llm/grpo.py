@@ -174,7 +174,9 @@ class GRPO:
 
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Advantages of the groups, then `epochs` shuffled passes of `minibatches` steps each."""
-        batch, metrics, informative = self._prepared(state, rollout)
+        rows = answers.from_rollout(rollout)
+        batch, metrics, informative = self._prepared(state, rows)
+        metrics |= answers.beside_gold(rollout)
         if self.rounds == 1:
             state, learned = self._learned(state, batch, key)
         else:
@@ -221,11 +223,10 @@ class GRPO:
 
     # --------------------------------------------------------------------------------- parts
 
-    def _prepared(self, state: State, rollout: Rollout) -> tuple[Batch, Metrics, jax.Array]:
+    def _prepared(self, state: State, rows: Answers) -> tuple[Batch, Metrics, jax.Array]:
         """Rewards as they count and advantages; what there is to see before learning; and which
         groups [P] can teach anything."""
-        rows = answers.from_rollout(rollout)
-        metrics = answers.metrics(rows, rollout)
+        metrics = answers.metrics(rows)
         ref = jnp.zeros_like(rows.drawn.log_prob)
         if self.watch:
             ref = answers.reference(self, state, rows)

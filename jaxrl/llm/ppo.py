@@ -145,7 +145,7 @@ class PPO:
     def update(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Token rewards, advantages, then `epochs` shuffled passes of `minibatches` steps each."""
         rows = answers.from_rollout(rollout)
-        metrics = answers.metrics(rows, rollout)
+        metrics = answers.metrics(rows) | answers.beside_gold(rollout)
         scored = ~jnp.isnan(rows.reward)
         rows = dataclasses.replace(rows, mask=rows.mask & scored[:, None])
         layout = rows.layout

@@ -18,7 +18,8 @@ def dot_general(x: jax.Array, w: jax.Array, dimensions: Any, **options: Any) -> 
 
     The gradient of the weights is x' g, and XLA's CPU kernels read x' column by column, which takes
     half as long again as a product of rows. Here x is turned round first."""
-    if jax.default_backend() != "cpu" or w.size > SMALL or x.dtype != w.dtype:
+    suits = 1 < w.shape[-1] and w.size <= SMALL and x.dtype == w.dtype
+    if jax.default_backend() != "cpu" or not suits:
         return jax.lax.dot_general(x, w, dimensions, **options)
     y = _product(x.reshape(-1, x.shape[-1]), w)
     return y.reshape(*x.shape[:-1], w.shape[-1])
