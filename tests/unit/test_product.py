@@ -23,12 +23,12 @@ def theirs(x: jax.Array, w: jax.Array) -> jax.Array:
     return jnp.tanh(x @ w)
 
 
-@pytest.fixture(scope="module", params=[(6, 3), (2, 3, 3), (3,)], ids=str)
+@pytest.fixture(scope="module", params=[(6, 16), (2, 3, 16), (16,)], ids=str)
 def numbers(request: Any) -> tuple[jax.Array, ...]:
     shape = request.param
     keys = jax.random.split(jax.random.key(0), 4)
     x, dx = (jax.random.normal(k, shape) for k in keys[:2])
-    w, dw = (jax.random.normal(k, (3, 4)) for k in keys[2:])
+    w, dw = (jax.random.normal(k, (16, 17)) / 4 for k in keys[2:])
     return x, w, dx, dw
 
 
@@ -65,7 +65,7 @@ def test_many_at_once(numbers: Any) -> None:
         same(got, wanted)
 
 
-def test_large_weights_and_other_types_go_to_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_or_narrow_weights_and_other_types_go_to_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError
 
@@ -73,6 +73,9 @@ def test_large_weights_and_other_types_go_to_xla(monkeypatch: pytest.MonkeyPatch
     rows = jnp.ones((2, 200))
     large = product.dot_general(rows, jnp.ones((200, 100)), DIMENSIONS)
     np.testing.assert_array_equal(large, 200.0)
-    product.dot_general(rows, jnp.ones((200, 3), jnp.bfloat16), DIMENSIONS)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     product.dot_general(rows, jnp.ones((200, 3)), DIMENSIONS)
+    product.dot_general(rows, jnp.ones((200, 20), jnp.bfloat16), DIMENSIONS)
+    with pytest.raises(AssertionError):
+        product.dot_general(rows, jnp.ones((200, 20)), DIMENSIONS)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    product.dot_general(rows, jnp.ones((200, 20)), DIMENSIONS)
