@@ -101,13 +101,17 @@ def main() -> None:
             for layout in ("seeds", "envs") if devices > 1 else ("seeds",):
                 rows.append(measure(layout, devices, processes, args.iterations))
                 print(rows[-1], file=sys.stderr)
+                save(rows)  # after every row: a run cut short keeps what it has
                 time.sleep(1)
+    print((RESULTS / "scaling.md").read_text())
+
+
+def save(rows: list[dict[str, Any]]) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = (
         f"PPO on CartPole, {RUNS} runs x {NUM_ENVS} environments x {NUM_STEPS} steps, "
         f"{cores} cores.\n\n{table(rows)}\n"
     )
-    print(text)
     RESULTS.mkdir(exist_ok=True)
     content = {"stamp": stamp.stamp("benchmarks.scaling"), "rows": rows}
     (RESULTS / "scaling.json").write_text(json.dumps(content, indent=1) + "\n")
