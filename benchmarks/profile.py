@@ -95,27 +95,37 @@ def alone(function: Callable[..., Any], *args: jax.Array) -> float:
     return timed(step, (args, function(*args)))
 
 
-def kernels(nets: list[tuple[int, ...]], rows: int) -> float:
-    """Seconds of one gradient step's products, activations and their slopes, each standing alone:
-    what these kernels take if they follow one another without a pause."""
+def kernels(
+    net: tuple[int, ...],
+    rows: int,
+    active: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    forward: int = 1,
+    weights: int = 1,
+    inputs: int = 1,
+) -> float:
+    """Seconds of a net's products, activations and their slopes, each standing alone: what these
+    kernels take if they follow one another without a pause. So often `forward`, and so often the
+    gradients of `weights` and of the `inputs` of all layers but the first."""
 
     def of_weights(x: jax.Array, w: jax.Array, slope: jax.Array) -> jax.Array:
         pull = jax.vjp(lambda w: turned.dot_general(x, w, (((1,), (0,)), ((), ()))), w)[1]
         return pull(slope)[0]
 
+    def of_activation(y: jax.Array, slope: jax.Array) -> jax.Array:
+        return slope * (1 - y * y if active is jnp.tanh else y > 0)
+
     total = 0.0
-    for net in nets:
-        for layer, (inputs, outputs) in enumerate(itertools.pairwise(net)):
-            x, w = jnp.ones((rows, inputs)), jnp.ones((inputs, outputs))
-            slope = jnp.ones((rows, outputs))
-            total += alone(jnp.matmul, x, w)
-            total += alone(of_weights, x, w, slope)
-            total += alone(lambda g: g.sum(0), slope)
-            if layer:
-                total += alone(lambda g, w: g @ w.T, slope, w)
-            if layer < len(net) - 2:
-                total += alone(jnp.tanh, slope)
-                total += alone(lambda g, y: g * (1 - y * y), slope, slope)
+    for layer, (width, outputs) in enumerate(itertools.pairwise(net)):
+        x, w = jnp.ones((rows, width)), jnp.ones((width, outputs))
+        slope = jnp.ones((rows, outputs))
+        total += forward * alone(jnp.matmul, x, w)
+        total += weights * alone(of_weights, x, w, slope)
+        total += weights * alone(lambda g: g.sum(0), slope)
+        if layer:
+            total += inputs * alone(lambda g, w: g @ w.T, slope, w)
+        if layer < len(net) - 2:
+            total += forward * alone(active, slope)
+            total += inputs * alone(of_activation, slope, slope)
     return total
 
 
@@ -355,7 +365,12 @@ def ppo(task: Task) -> list[Piece]:
     )  # fmt: skip
     steps = agent.epochs * agent.minibatches
     found.append(
-        Piece("each of their kernels alone", steps * kernels(nets, rows_each), 4, learning)
+        Piece(
+            "each of their kernels alone",
+            steps * sum(kernels(net, rows_each) for net in nets),
+            4,
+            learning,
+        )
     )
 
     def optimise(carry: Any, i: jax.Array) -> Any:
@@ -388,7 +403,20 @@ def others(task: Task) -> list[Piece]:
     return _common(task)[0]
 
 
-PROFILES = {"ppo": ppo, "dqn": others, "sac": others}
+def sac(task: Task) -> list[Piece]:
+    """Two critics see their own batch, the one for targets and the actor's actions; the actor this
+    observation and the next."""
+    found = others(task)
+    obs, actions = flops.SIZES[task.env]
+    actor, critic = (obs, *task.hidden, 2 * actions), (obs + actions, *task.hidden, 1)
+    seconds = kernels(actor, task.batch_size, jax.nn.relu, forward=2)
+    seconds += kernels(critic, task.batch_size, jax.nn.relu, forward=6, weights=2, inputs=4)
+    work = found[-1].flops
+    found.append(Piece("each of its nets' kernels alone", seconds, 2, work))
+    return found
+
+
+PROFILES = {"ppo": ppo, "dqn": others, "sac": sac}
 
 
 def table(task: Task, pieces: list[Piece], peak: float) -> str:

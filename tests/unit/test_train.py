@@ -1,6 +1,7 @@
 """The driver: the same bits however it is called, no retracing, lanes that do not touch."""
 
 import dataclasses
+import importlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from jaxrl import checks, lanes, networks
 from jaxrl.struct import struct
 from jaxrl.types import Counter, Key, PyTree
 
+driver: Any = importlib.import_module("jaxrl.train")  # `jaxrl.train` is the function
 ENV = jaxrl.envs.make("CartPole-v1")
 AGENT = jaxrl.PPO(num_envs=2, num_steps=16, minibatches=2, epochs=2, lr=1e-3)
 KEY = jax.random.key(3)
@@ -208,6 +210,32 @@ def test_every_lane_has_a_place(count: int, together: int | None) -> None:
     assert count <= plan.padded < count + plan.devices * plan.group
     if together:
         assert plan.group <= together
+
+
+@pytest.mark.parametrize(
+    "count, together, turns",
+    [(16, 16, (1, 16)), (16, 7, (4, 4)), (16, 3, (8, 2)), (15, 8, (3, 5)), (7, 4, (2, 4))],
+)
+def test_more_turns_where_less_is_padding(
+    count: int, together: int, turns: tuple[int, int]
+) -> None:
+    plan = lanes.arrange(count, together, spread=False)
+    assert (plan.groups, plan.group) == turns
+
+
+def test_a_cpu_advances_as_many_runs_as_its_cache_holds() -> None:
+    def suits(agent: Any, name: str) -> int:
+        env = jaxrl.envs.make(name)
+        return driver._suits(agent, env, checks.task(agent, env, 10**6))
+
+    wide = networks.MLP((512, 512))
+    ppo = suits(jaxrl.PPO(), "CartPole-v1")
+    assert 4 <= ppo <= 10  # 110 KB of networks and their moments, 512 steps of 50 bytes
+    assert suits(jaxrl.PPO(num_envs=64), "CartPole-v1") < ppo / 2
+    assert suits(jaxrl.PPO(actor=wide, critic=wide), "CartPole-v1") == 1
+    assert suits(jaxrl.SAC(capacity=20_000), "Pendulum-v1") == 1
+    assert suits(jaxrl.QLearning(), "FrozenLake-v1") == driver.TOGETHER
+    assert suits(jaxrl.MonteCarloControl(), "FrozenLake-v1") == 1  # the agent's own wish
 
 
 def test_padded_lanes_are_dropped() -> None:
