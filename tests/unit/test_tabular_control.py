@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -579,10 +580,13 @@ def test_environments_are_streams_of_one_learner() -> None:
 
 def test_how_many_runs_are_advanced_together() -> None:
     """As many as suits a CPU's cache; Monte Carlo methods one by one."""
+    driver: Any = importlib.import_module("jaxrl.train")
     small, large = (Spec(spaces.Discrete(n), spaces.Discrete(4), None) for n in (16, 2**20))
-    assert jaxrl.QLearning().together(small) == jaxrl.TD().together(small) == 500
-    assert jaxrl.QLearning().together(large) == 1
-    assert jaxrl.MonteCarloControl().together(small) == jaxrl.MonteCarlo().together(small) == 1
+    for agent in (jaxrl.QLearning(), jaxrl.TD()):
+        assert driver._suits(agent, None, small) == driver.TOGETHER
+        assert driver._suits(agent, None, large) == 1
+    for agent in (jaxrl.MonteCarloControl(), jaxrl.MonteCarlo()):
+        assert driver._suits(agent, None, small) == 1
 
 
 @pytest.mark.slow
