@@ -56,8 +56,8 @@ POINTS = 100
 """Points of a learning curve, unless `log_every` says otherwise."""
 
 CACHE, TOGETHER = 2**20, 128
-"""Bytes of runs that are advanced together on a CPU, and how many of them at most (measured: PPO, DQN,
-SAC and tables are then within a tenth of what the best number for each gives)."""
+"""Bytes of runs that are advanced together on a CPU, and how many of them at most (measured: PPO,
+DQN, SAC and tables are then within a tenth of what the best number for each gives)."""
 
 STEP = 32
 """Bytes of a step beside observation and action: reward, flags, log-probability, value."""

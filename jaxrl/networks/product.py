@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 SMALL, NARROW = 2**14, 16
-"""Numbers in a matrix of weights up to which turning its inputs round pays, and rows or columns from
-which on (measured: a PPO of 64-wide networks gains a sixth, a SAC of 256-wide ones loses a
+"""Numbers in a matrix of weights up to which turning its inputs round pays, and rows or columns
+from which on (measured: a PPO of 64-wide networks gains a sixth, a SAC of 256-wide ones loses a
 twentieth)."""
 
 
