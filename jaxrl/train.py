@@ -324,7 +324,7 @@ def _prepare(
     checks.positive_int(reset_every, "reset_every")
     if together is not None:
         checks.positive_int(together, "lanes")
-    elif not traced and not hosted and jax.default_backend() == "cpu":
+    elif count is not None and not traced and not hosted and jax.default_backend() == "cpu":
         together = _suits(agent, env, spec)
     per_iteration = 1 if data else agent.num_envs * agent.num_steps
     iterations = steps // per_iteration

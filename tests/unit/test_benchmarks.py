@@ -11,7 +11,7 @@ import pytest
 
 import jaxrl.priority
 from benchmarks import flops, priority, settings, stamp
-from benchmarks.peers import LEARNERS, Options
+from benchmarks.peers import LEARNERS, Options, jaxrl_side
 from benchmarks.race import Measured, race
 from benchmarks.settings import Task
 from benchmarks.throughput import best, entries, rows, table, threshold
@@ -68,6 +68,12 @@ def test_all_seeds_together_do_the_same_work() -> None:
     assert one.steps % 512 == many.steps % 512 == 0
     assert math.isclose(one.steps, 32 * many.steps, rel_tol=0.05)
     assert one.name == many.name
+
+
+def test_steps_before_the_first_update_are_not_counted() -> None:
+    assert settings.ppo(4).idle == 0 and settings.dqn().idle == 500
+    task = dataclasses.replace(settings.dqn(), steps=700, warmup=300, hidden=(8,), seeds=2)
+    assert jaxrl_side.prepare(task, Options("jaxrl")).run(0.0) == 2 * 400
 
 
 def test_python_loops_are_measured_at_several_thread_counts() -> None:

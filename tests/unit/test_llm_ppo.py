@@ -14,6 +14,7 @@ import jaxrl
 from jaxrl import rollout as rollouts
 from jaxrl.checks import task as checked
 from jaxrl.llm import GRPO, PPO, Lora, Sampling, Transformer, answers
+from jaxrl.llm.tasks import Scored
 from tests.echo import CONFIG, NETWORK, Echo
 
 
@@ -57,6 +58,18 @@ def test_targets_and_losses_by_hand() -> None:
     error = np.clip(np.mean(kls) / 0.05 - 1, -0.2, 0.2)
     assert float(after.beta) == pytest.approx(0.3 * (1 + error * 8 / 100), rel=1e-5)
     assert float(metrics["sampler/max_difference"]) <= 1e-5
+
+
+def test_a_learned_reward_is_watched_beside_the_gold_one() -> None:
+    def doubled(params: Any, prompt: jax.Array, completion: jax.Array) -> jax.Array:
+        return 2 * Echo().step(prompt, completion, jax.random.key(0))[1].reward
+
+    agent = PPO(NETWORK, prompts=4, epochs=1, minibatches=1)
+    state, rollout = played(agent, Scored(Echo(), doubled))
+    _, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(3))
+    gold = rollout.measures["gold"].mean()
+    np.testing.assert_allclose(metrics["reward/gold_gap"], gold, rtol=1e-5)
+    np.testing.assert_allclose(metrics["reward/mean"], 2 * gold, rtol=1e-5)
 
 
 @pytest.mark.slow
