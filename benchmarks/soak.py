@@ -4,15 +4,17 @@
 
 Round after round does the same things: trains with checkpoints and is interrupted by its own
 length, resumes from the folder several times, trains many seeds in many chunks, sweeps, evaluates,
-plots, and reads a checkpoint back. After every round the resident set, the compiled programs that
-the driver holds, the entries of the compilation cache on disk (whatever was compiled, however
-small), live arrays, threads, open files and objects are counted. After the first rounds none of
-them may grow.
+plots, and reads a checkpoint back. After every round the memory in use and the resident set, the
+compiled programs that the driver holds, the entries of the compilation cache on disk (whatever was
+compiled, however small), live arrays, threads, open files and objects are counted. After the first
+rounds none of them may grow, except the resident set to where it settles: the C library keeps what
+was freed for the thread that freed it, and checkpoints are written by several.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -38,6 +40,26 @@ def programs() -> int:
     return sum(f._cache_size() for f in jitted)
 
 
+class Heap(ctypes.Structure):
+    """What glibc's `mallinfo2` tells of its heap, in bytes."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "mapped", "usmblks", "fsmblks", "used",
+            "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+def in_use() -> int:
+    """Bytes that were allocated and not freed, whoever asked for them."""
+    library = ctypes.CDLL(None)
+    library.mallinfo2.restype = Heap
+    heap = library.mallinfo2()
+    return heap.used + heap.mapped
+
+
 def count(number: int, seconds: float, cache: Path) -> dict[str, Any]:
     import jax
 
@@ -46,6 +68,7 @@ def count(number: int, seconds: float, cache: Path) -> dict[str, Any]:
     return {
         "round": number,
         "seconds": round(seconds, 1),
+        "in_use_mib": round(in_use() / 2**20, 1),
         "resident_mib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1),
         "programs": programs(),
         "cache_entries": len(list(cache.glob("*-cache"))),
@@ -117,7 +140,7 @@ def growth(found: list[dict[str, Any]]) -> dict[str, float]:
 
     late = found[WARM:]
     x = np.arange(len(late))
-    names = ("resident_mib", "programs", "cache_entries", "arrays", "threads", "files", "objects")
+    names = [name for name in found[0] if name not in ("round", "seconds")]
     return {name: float(np.polyfit(x, [row[name] for row in late], 1)[0]) for name in names}
 
 
