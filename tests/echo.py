@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from jaxrl import rollout as rollouts
 from jaxrl import spaces
+from jaxrl.checks import task as checked
 from jaxrl.llm.config import Config, Rope
 from jaxrl.llm.model import Transformer
 from jaxrl.struct import static, struct
@@ -50,3 +54,12 @@ class Echo:
         reward = jnp.where(state[1] == self.free, 1.0, right.mean())
         lost = state[1] == self.unscored
         return state, Step(state, jnp.where(lost, 0.0, reward).astype(jnp.float32), ~lost, lost)
+
+
+def played(agent: Any, env: Any) -> tuple[Any, Any]:
+    """An agent's state, of a run planned for 64 steps, and its first rollout."""
+    spec = checked(agent, env, 64)
+    state = jax.jit(lambda k: agent.init(k, spec))(jax.random.key(0))
+    streams = rollouts.start(agent, env, jax.random.key(1), 1)
+    collect = jax.jit(lambda s, t, k: rollouts.collect(agent, env, spec, s, t, k, 0, 1)[1])
+    return state, collect(state, streams, jax.random.key(2))

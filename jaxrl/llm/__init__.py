@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from jaxrl.llm.quantise import Int8, quantise
     from jaxrl.llm.reward import RewardModel, StepModel
     from jaxrl.llm.sampling import Sampling
+    from jaxrl.llm.scorer import Scorer, load_scorer, save_scorer
     from jaxrl.llm.sft import SFT
     from jaxrl.llm.sharding import Shards
     from jaxrl.llm.stops import StopStrings, stop_strings
@@ -86,6 +87,7 @@ _HOMES = {
     "SAPO": "methods",
     "SFT": "sft",
     "Sampling": "sampling",
+    "Scorer": "scorer",
     "Shards": "sharding",
     "SimPO": "methods",
     "StepModel": "reward",
@@ -98,11 +100,13 @@ _HOMES = {
     "empty_cache": "model",
     "generate": "generate",
     "load": "checkpoint",
+    "load_scorer": "scorer",
     "load_tokenizer": "tokenizer",
     "pad": "generate",
     "preset": "methods",
     "quantise": "quantise",
     "save": "checkpoint",
+    "save_scorer": "scorer",
     "score": "generate",
     "stop_strings": "stops",
 }
@@ -140,6 +144,7 @@ __all__ = [
     "SAPO",
     "SFT",
     "Sampling",
+    "Scorer",
     "Shards",
     "SimPO",
     "StepModel",
@@ -153,6 +158,7 @@ __all__ = [
     "examples",
     "generate",
     "load",
+    "load_scorer",
     "load_tokenizer",
     "losses",
     "pad",
@@ -160,6 +166,7 @@ __all__ = [
     "quantise",
     "rejection",
     "save",
+    "save_scorer",
     "score",
     "stop_strings",
     "tasks",

@@ -34,6 +34,9 @@ from jaxrl.tensors import NAMES, Array, put, refuse, strict_json
 Place = Callable[[str, tuple[int, ...]], Any]
 """A parameter's path and shape -> the device or sharding that it is put on"""
 
+SCORE = "score.weight"
+"""The head of a model that scores texts, see `jaxrl.llm.scorer`."""
+
 FLOATS = {
     np.dtype(np.float32): "float32",
     np.dtype(jnp.bfloat16): "bfloat16",
@@ -80,17 +83,19 @@ def load(
         if path.suffix != ".gguf":
             raise ValueError(f"{path} is a file: give the folder it lies in, or a .gguf file.")
         config, source = gguf.open_file(path)
-    elif (path / "config.json").is_file():
-        config, source = read_config(path), open_folder(path)
     else:
-        raise FileNotFoundError(f"{path} is no folder with a config.json.")
+        config, source = read_config(path), open_folder(path)
+    if SCORE in source.shapes:
+        refuse(source.where, "it has a head that scores texts: jaxrl.llm.load_scorer reads it")
     network = Transformer(config, dtype=compute)
-    return LanguageModel(read_params(config, source, dtype, place), network)
+    return LanguageModel(read_params(config, layout(config), source, dtype, place), network)
 
 
 def read_config(folder: Path) -> Config:
     """config.json, and the end tokens of generation_config.json where there is one."""
     file = folder / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} is no folder with a config.json.")
     data = strict_json(file.read_bytes(), file)
     if not isinstance(data, dict):
         refuse(file, "it is not a JSON object")
@@ -104,10 +109,13 @@ def read_config(folder: Path) -> Config:
 
 
 def read_params(
-    config: Config, source: Source, dtype: Any = None, place: Place | None = None
+    config: Config,
+    entries: list[Entry],
+    source: Source,
+    dtype: Any = None,
+    place: Place | None = None,
 ) -> Mapping[str, Any]:
     """Parameters as the network wants them; everything is checked before anything is read."""
-    entries = layout(config)
     names = _names(config, entries, source)
     flat: dict[str, jax.Array] = {}
     for entry in entries:
@@ -140,7 +148,7 @@ def _names(config: Config, entries: list[Entry], source: Source) -> dict[str, st
                 refuse(source.where, f"tensor {names[name]!r} {why}")
     known = set(names.values())
     others = [x for x in source.shapes if x not in known and not BUFFERS.fullmatch(x)]
-    if config.tied:  # some files hold the head all the same
+    if config.tied and SCORE not in known:  # some files hold the head all the same
         heads = [x for x in others if x in ("lm_head.weight", "embed_out.weight")]
         for head in heads:
             embedding = names[next(e.names[0] for e in entries if e.paths == ("embedding",))]
@@ -173,14 +181,26 @@ def save(
 
     A folder that holds a model already is refused unless `replace`.
     """
+    return write(folder, lm.config, layout(lm.config), flatten(lm.params), shard_bytes, replace)
+
+
+def write(
+    folder: str | Path,
+    config: Config,
+    entries: list[Entry],
+    flat: Mapping[str, Any],
+    shard_bytes: int,
+    replace: bool,
+    **settings: Any,
+) -> Path:
+    """The parameters by their paths, and config.json with `settings` in it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     old = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]
     if old and not replace:
         raise FileExistsError(f"{folder} holds a model already ({old[0].name}): replace=True")
-    flat = flatten(lm.params)
     tensors: list[Tensor] = []
-    for entry in layout(lm.config):
+    for entry in entries:
         absent = [path for path in entry.paths if path not in flat]
         if absent:
             raise ValueError(f"The parameters lack {absent[0]!r}.")
@@ -192,15 +212,15 @@ def save(
         (dtype,) = dtypes
         for n, (name, shape) in enumerate(zip(entry.names, entry.shapes, strict=True)):
             tensors.append((name, dtype, shape, _fetch(entry, n, flat)))
-    extra = set(flat) - {path for entry in layout(lm.config) for path in entry.paths}
+    extra = set(flat) - {path for entry in entries for path in entry.paths}
     if extra:
-        raise ValueError(f"{sorted(extra)[0]!r} is not part of a {lm.config.family} model.")
+        raise ValueError(f"{sorted(extra)[0]!r} is not part of a {config.family} model.")
     sizes: dict[str, int] = {}
     for _, dtype, shape, _ in tensors:
         sizes[FLOATS[dtype]] = sizes.get(FLOATS[dtype], 0) + int(np.prod(shape))
-    config = config_to_hf(lm.config, max(sizes, key=lambda name: sizes[name]))
+    about = config_to_hf(config, max(sizes, key=lambda name: sizes[name])) | settings
     written = write_folder(folder, tensors, shard_bytes)
-    put(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    put(folder / "config.json", (json.dumps(about, indent=2) + "\n").encode())
     for file in old:
         if file not in written:
             file.unlink()
@@ -211,4 +231,4 @@ def _fetch(entry: Entry, n: int, flat: Mapping[str, Any]) -> Callable[[], Array]
     return lambda: np.asarray(entry.pack([np.asarray(flat[path]) for path in entry.paths])[n])
 
 
-__all__ = ["NAMES", "LanguageModel", "load", "read_config", "read_params", "save"]
+__all__ = ["NAMES", "LanguageModel", "load", "read_config", "read_params", "save", "write"]

@@ -123,10 +123,15 @@ def experts(names: Sequence[str], path: str, inner: int, outer: int) -> Entry:
 # --------------------------------------------------------------------------------------- families
 
 
-def layout(config: Config) -> list[Entry]:
-    """Every parameter of the family, once."""
+def trunk(config: Config) -> list[Entry]:
+    """Every parameter of the family but those of a head, once."""
     families = {"gpt2": _gpt2, "gpt_neox": _gpt_neox}
-    entries = list(families.get(config.family, _llama)(config))
+    return list(families.get(config.family, _llama)(config))
+
+
+def layout(config: Config) -> list[Entry]:
+    """Every parameter of a language model, once."""
+    entries = trunk(config)
     if not config.tied:
         name = "embed_out" if config.family == "gpt_neox" else "lm_head"
         shape = (config.vocab, config.width)

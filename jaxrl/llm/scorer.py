@@ -2,20 +2,33 @@
 
 Its parameters are {"trunk": those of the transformer, "score": [D]}. The head begins at zero, so an
 untrained critic says 0 everywhere and disturbs nothing.
+
+    judge = jaxrl.llm.load_scorer("folder")          # ...ForSequenceClassification, one label
+    scores = judge(tokens, mask)
+    jaxrl.llm.save_scorer(judge, "other")            # transformers reads it
 """
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl.llm import tuning
-from jaxrl.llm.lora import variables
+from jaxrl.llm.checkpoint import SCORE, Place, read_config, read_params, write
+from jaxrl.llm.hf_write import ARCHITECTURES
+from jaxrl.llm.layout import Entry, flatten, trunk
+from jaxrl.llm.lora import Adapted, merge, variables
 from jaxrl.llm.model import Transformer
 from jaxrl.llm.scoring import answer_states
+from jaxrl.llm.shards import open_folder
 from jaxrl.llm.tuning import Lora
+from jaxrl.struct import static, struct
 from jaxrl.types import Key, PyTree
 
 
@@ -68,3 +81,58 @@ def of_last(network: Transformer, params: PyTree, tokens: jax.Array, mask: jax.A
     last = tokens.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
     found = jnp.take_along_axis(scores, last[:, None], axis=1)[:, 0]
     return jnp.where(mask.any(axis=1), found, 0.0)
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+@struct
+class Scorer:
+    """Parameters of a reward model together with the network that they belong to."""
+
+    params: PyTree
+    network: Transformer = static()
+
+    def __call__(self, tokens: Any, mask: Any) -> jax.Array:
+        """[R], one for each row [R, L]."""
+        return _scored(self.network, self.params, jnp.asarray(tokens), jnp.asarray(mask))
+
+
+_scored = partial(jax.jit, static_argnums=0)(of_last)
+
+
+def _layout(network: Transformer) -> list[Entry]:
+    shape = (1, network.config.width)
+    head = Entry(
+        (SCORE,), (shape,), ("score",), lambda x: [x[0][0]], lambda x: [np.asarray(x[0])[None]]
+    )
+    return [*trunk(network.config), head]
+
+
+def load_scorer(
+    path: str | Path, *, dtype: Any = None, compute: Any = jnp.float32, place: Place | None = None
+) -> Scorer:
+    """The reward model in a folder; the arguments are those of `jaxrl.llm.load`. Its network has no
+    head of its own, as if it were tied to the embedding."""
+    path = Path(path)
+    config = dataclasses.replace(read_config(path), tied=True)
+    network = Transformer(config, dtype=compute)
+    source = open_folder(path)
+    flat = dict(read_params(config, _layout(network), source, dtype, place))
+    score = flat.pop("score")
+    return Scorer({"trunk": flat, "score": score}, network)
+
+
+def save_scorer(
+    scorer: Scorer, folder: str | Path, *, shard_bytes: int = 5 * 10**9, replace: bool = False
+) -> Path:
+    """Write config.json and the parameters as transformers would; adapters are merged first."""
+    base, config = scorer.params["trunk"], scorer.network.config
+    flat = flatten(merge(base) if isinstance(base, Adapted) else base)
+    flat.pop("output", None)  # the head of the language model that it was
+    name = ARCHITECTURES[config.family].replace("LMHeadModel", "ForCausalLM")
+    name = name.replace("Gemma3", "Gemma3Text").replace("ForCausalLM", "ForSequenceClassification")
+    return write(
+        folder, config, _layout(scorer.network), flat | {"score": scorer.params["score"]},
+        shard_bytes, replace, architectures=[name], id2label={"0": "score"}, label2id={"score": 0},
+    )  # fmt: skip

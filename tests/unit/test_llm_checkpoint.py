@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import FileRefused, llm
+from jaxrl import FileRefused, llm, spaces
 from jaxrl.llm.checkpoint import LanguageModel
 from jaxrl.llm.layout import layout
+from jaxrl.types import Spec
 
 torch = pytest.importorskip("torch")
 hf = pytest.importorskip("transformers")
@@ -229,6 +230,82 @@ def test_old_and_new_names_of_settings_mean_the_same(folder: Folder) -> None:
         short.update(num_attention_heads=32, hidden_size=256)
     short["model_type"] = new["model_type"]
     assert llm.config_from_hf(short) == llm.config_from_hf(type(model.config)(**short).to_dict())
+
+
+# --------------------------------------------------------------------------------- reward models
+
+
+JUDGES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3",
+          "gpt-neox", "qwen3-moe", "mixtral")  # fmt: skip
+
+
+def judges(case: str) -> Any:
+    """As `theirs`, with a head that gives one number."""
+    name = type(model := theirs(case)).__name__
+    name = name.replace("LMHeadModel", "ForCausalLM").replace("Gemma3", "Gemma3Text")
+    model.config.num_labels = 1
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = 0
+    judge = getattr(hf, name.replace("ForCausalLM", "ForSequenceClassification"))(model.config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in judge.parameters():
+            p += 0.1 * torch.randn_like(p)
+    return judge.eval()
+
+
+@pytest.mark.parametrize("case", JUDGES)
+def test_reward_models(case: str, tmp_path: Path) -> None:
+    """The scores of transformers, from its files and from ours; and the same bits again."""
+    judge = judges(case)
+    judge.save_pretrained(tmp_path / "theirs")
+    tokens, mask = padded(rows(), left=False)
+
+    def expected(model: Any) -> Any:
+        with torch.no_grad():
+            given = torch.tensor(tokens).long(), torch.tensor(mask).long()
+            return model(given[0], attention_mask=given[1]).logits[:, 0].numpy()
+
+    ours = llm.load_scorer(tmp_path / "theirs")
+    np.testing.assert_allclose(ours(tokens, mask), expected(judge), atol=2e-4, rtol=0)
+    llm.save_scorer(ours, tmp_path / "ours")
+    kind = hf.AutoModelForSequenceClassification
+    loaded = kind.from_pretrained(tmp_path / "ours", attn_implementation="eager")
+    assert type(loaded) is type(judge) and loaded.config.num_labels == 1
+    np.testing.assert_array_equal(expected(loaded), expected(kind.from_pretrained(
+        tmp_path / "theirs", attn_implementation="eager")))  # fmt: skip
+    again = llm.load_scorer(tmp_path / "ours")
+    jax.tree.map(np.testing.assert_array_equal, again.params, ours.params)
+    with pytest.raises(FileRefused, match="load_scorer reads it"):
+        llm.load(tmp_path / "ours")
+
+
+def test_what_was_learned_from_preferences_becomes_a_folder(llama: Path, tmp_path: Path) -> None:
+    """A language model with a head of its own and adapters, and nothing of either in the file."""
+    lm = llm.load(llama)
+    agent = llm.RewardModel(lm.network, lora=llm.Lora(rank=2))
+    spec = Spec(spaces.Box(0, 60, (4,), jnp.int32), spaces.Discrete(61))
+    state = agent.start_from(agent.init(jax.random.key(0), spec), lm)
+    noise = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape),
+        state.params["trunk"].lora,
+    )
+    params = {"trunk": state.params["trunk"].with_lora(noise), "score": jnp.linspace(-1, 1, 32)}
+    tokens, mask = padded(rows(), left=False)
+    scores = llm.Scorer(params, lm.network)(tokens, mask)
+    llm.save_scorer(llm.Scorer(params, lm.network), tmp_path)
+    back = llm.load_scorer(tmp_path)
+    np.testing.assert_allclose(back(tokens, mask), scores, atol=1e-4)
+    loaded = hf.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        given = torch.tensor(tokens).long(), torch.tensor(mask).long()
+        found = loaded(given[0], attention_mask=given[1]).logits[:, 0].numpy()
+    np.testing.assert_allclose(found, scores, atol=2e-4)
+    begun = llm.RewardModel(back.network)
+    begun = begun.start_from(begun.init(jax.random.key(0), spec), back)  # and is taken up again
+    np.testing.assert_array_equal(begun.params["score"], params["score"])
+    with pytest.raises(FileRefused, match=r"'score.weight' is missing"):
+        llm.load_scorer(llama)
 
 
 # ------------------------------------------------------------------------------------- one family

@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("page", "count"), [("llm", 11), pytest.param("llm_training", 1, marks=pytest.mark.slow)]
+    ("page", "count"), [("llm", 12), pytest.param("llm_training", 1, marks=pytest.mark.slow)]
 )
 def test_the_code_in_the_docs_runs(page: str, count: int) -> None:
     text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text()
