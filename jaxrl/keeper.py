@@ -7,6 +7,8 @@ run goes on. Lanes are saved without padding, so the number of devices may chang
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import json
 import platform
@@ -259,6 +261,7 @@ class Keeper:
                 self.wait()
         finally:
             self._pool.shutdown(wait=True)
+            _trim()
             self.lock.release()
             self.interrupts.__exit__()
         if kind is None:
@@ -345,6 +348,13 @@ class Keeper:
             f"    jaxrl.train(agent, env, key, steps={steps}{others}, checkpoint={path!r}, "
             "resume=True)\n"
         )
+
+
+def _trim() -> None:
+    """Give freed memory back to the system. Orbax saves in many threads; the C library keeps what
+    each of them freed for others that may come, and a long-lived process would seem to grow."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _locked(ask: Callable[[], None]) -> None:
