@@ -23,11 +23,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import checks, distributed
 
-KIND, FORMAT = "jaxrl checkpoint", 1
+KIND, FORMAT = "jaxrl checkpoint", 2
+TOGETHER = 2**16
+"""Arrays of fewer bytes are written as one: Orbax takes a millisecond for each of its arrays, and
+TensorStore forgets to free some of what describes it."""
+
 STEP = re.compile(r"step-(\d+)")
 OURS = re.compile(r"step-\d+(\.saving|\.deleting|\.bad(-\d+)?)?")
 
@@ -135,12 +140,11 @@ class Folder:
 
     def read(self, step: int) -> tuple[Content, Arrays]:
         content = self.verify(step)
-        names: list[str] = content["arrays"]
         try:
             stored = _orbax().restore(self.at(step).resolve() / "arrays")
         except Exception as error:  # whatever lies below Orbax raises all kinds
             raise self._refused(step, f"Orbax cannot read it: {_reason(error)}") from error
-        return content, {name: np.asarray(stored[_slot(i)]) for i, name in enumerate(names)}
+        return content, _unpacked(stored, content["arrays"])
 
     def newest_good(self) -> tuple[int | None, dict[int, str]]:
         """The newest checkpoint that is whole, and what is wrong with those after it."""
@@ -201,14 +205,14 @@ class Folder:
         try:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
-            stored = {_slot(i): x for i, x in enumerate(arrays.values())}
+            stored, about = _packed(arrays)
             _orbax().save(draft.resolve() / "arrays", stored)
             files = {
                 file.relative_to(draft).as_posix(): [file.stat().st_size, _file_digest(file)]
                 for file in sorted(draft.rglob("*"))
                 if file.is_file()
             }
-            content = json.loads(json.dumps({**content, "arrays": list(arrays), "files": files}))
+            content = json.loads(json.dumps({**content, "arrays": about, "files": files}))
             manifest = {"kind": KIND, "format": FORMAT, "sha256": _digest(content)}
             with open(draft / "manifest.json", "w") as file:
                 json.dump({**manifest, "content": content}, file)
@@ -272,9 +276,29 @@ def _discard(folder: Path) -> None:
             return
 
 
-def _slot(i: int) -> str:
-    """Arrays are numbered: names of leaves are no names of files."""
-    return f"{i:05d}"
+def _packed(arrays: Arrays) -> tuple[Arrays, list[Any]]:
+    """What Orbax is to write, and of each array its name, its type and its shape. Arrays are
+    numbered, as names of leaves are no names of files; the bytes of all small ones are "small"."""
+    about = [[name, x.dtype.name, list(x.shape)] for name, x in arrays.items()]
+    small = b"".join(x.tobytes() for x in arrays.values() if x.nbytes < TOGETHER)
+    stored = {f"{i:05d}": x for i, x in enumerate(arrays.values()) if x.nbytes >= TOGETHER}
+    if small:  # Orbax writes no empty array
+        stored["small"] = np.frombuffer(small, np.uint8)
+    return stored, about
+
+
+def _unpacked(stored: Arrays, about: list[Any]) -> Arrays:
+    found: Arrays = {}
+    begun = 0
+    for i, (name, kind, shape) in enumerate(about):
+        if f"{i:05d}" in stored:
+            found[name] = np.asarray(stored[f"{i:05d}"])
+            continue
+        dtype = jnp.dtype(kind)
+        end = begun + math.prod(shape) * dtype.itemsize
+        found[name] = np.asarray(stored["small"])[begun:end].copy().view(dtype).reshape(shape)
+        begun = end
+    return found
 
 
 def _orbax() -> Any:

@@ -356,9 +356,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "not an object": (lambda p: (p / "manifest.json").write_text("[1]") and None, "not that of a"),
     "older": (
         rewrite(lambda m: m.update(format=0)),
-        r"format 0, older than format 1 .*go on with the version that wrote it \(0.1.0\)",
+        r"format 0, older than format 2 .*go on with the version that wrote it \(0.1.0\)",
     ),
-    "newer": (rewrite(lambda m: m.update(format=99)), "format 99, other than format 1"),
+    "newer": (rewrite(lambda m: m.update(format=99)), "format 99, other than format 2"),
 }
 
 
@@ -726,3 +726,29 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(blocks) == 6
     for block in blocks:
         exec(compile(block.partition("```")[0], str(page), "exec"), names)
+
+
+def test_arrays_of_every_kind_come_back(tmp_path: Path) -> None:
+    """Small ones are written together: none may take another's bytes, type or shape."""
+    folder = Folder(tmp_path)
+    folder.open()
+    arrays = {
+        "counter": np.int32(7)[None].reshape(()),
+        "flags": np.array([True, False, True]),
+        "large": np.arange(2**15, dtype=np.float32).reshape(128, 256),
+        "half": np.asarray(jnp.arange(5, dtype=jnp.bfloat16)),
+        "nothing": np.zeros((0, 3), np.float32),
+        "key": np.array([1, 2**32 - 1], np.uint32),
+        "just small": np.full(2**16 - 8, 3, np.uint8),
+        "just large": np.full((2, 2**13), -1.5),
+        "turned": np.arange(6.0).reshape(2, 3).T,
+    }
+    folder.write(1, {}, arrays)
+    _, found = folder.read(1)
+    assert list(found) == list(arrays)
+    for name, x in arrays.items():
+        assert found[name].dtype == x.dtype and found[name].shape == x.shape
+        np.testing.assert_array_equal(found[name], x)
+    assert len(list((folder.at(1) / "arrays").rglob("*"))) < 20
+    folder.write(2, {}, {"large": arrays["large"]})  # none that is small
+    np.testing.assert_array_equal(folder.read(2)[1]["large"], arrays["large"])
