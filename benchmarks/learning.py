@@ -86,6 +86,11 @@ HIDDEN_VELOCITIES = dict(
 moves little (KL 0.001 to 0.002 per update; with 1e-3, at 0.005, runs come and go at 200 to 500),
 and sequences as long as a fall."""
 
+HIDDEN_VELOCITY = HIDDEN_VELOCITIES | dict(
+    num_envs=32, num_steps=64, epochs=10, lr=1e-3, gamma=0.95, entropy=0.0
+)
+"""Without the dense layer (GRU of 32, sequences of 32) ten seeds came to -263 [-292, -242]."""
+
 MEMORY_R2D2 = dict(
     num_envs=32, num_steps=8, burn_in=8, length=16, grad_steps=4, n_steps=3, lr=1e-3, gamma=0.95,
     capacity=65_536, learning_starts=4_096,
@@ -229,11 +234,11 @@ CASES: dict[str, Case] = {
         lanes=5,
     ),
     "gru-pendulum-positions": Case(
-        lambda: jaxrl.NormalizeReward(ppo_gru(entropy=0.0, lr=1e-3, epochs=10)),
+        lambda: jaxrl.NormalizeReward(jaxrl.PPO(**HIDDEN_VELOCITY)),
         "Pendulum-v1",
         2_000_000,
         -250,
-        "PPO, GRU of 32, velocity hidden",
+        "PPO, GRU of 64 behind a dense layer of 64, 32 x 64 steps, lr 1e-3, velocity hidden",
         wrap=no_velocity(0, 1),
     ),
 }
