@@ -30,8 +30,8 @@ from jaxrl import checks, distributed
 
 KIND, FORMAT = "jaxrl checkpoint", 2
 TOGETHER = 2**16
-"""Arrays of fewer bytes are written as one: Orbax takes a millisecond for each of its arrays, and
-TensorStore forgets to free some of what describes it."""
+"""Arrays of fewer bytes are written as one: what describes an array to TensorStore is never freed
+(its `to_json` leaks), and a run has many of a few bytes."""
 
 STEP = re.compile(r"step-(\d+)")
 OURS = re.compile(r"step-\d+(\.saving|\.deleting|\.bad(-\d+)?)?")
