@@ -740,7 +740,7 @@ def test_arrays_of_every_kind_come_back(tmp_path: Path) -> None:
         "nothing": np.zeros((0, 3), np.float32),
         "key": np.array([1, 2**32 - 1], np.uint32),
         "just small": np.full(2**16 - 8, 3, np.uint8),
-        "just large": np.full((2, 2**13), -1.5),
+        "just large": np.full((2, 2**12), -1.5),
         "turned": np.arange(6.0).reshape(2, 3).T,
     }
     folder.write(1, {}, arrays)
