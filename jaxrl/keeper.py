@@ -353,7 +353,7 @@ class Keeper:
 def _trim() -> None:
     """Give freed memory back to the system. Orbax saves in many threads; the C library keeps what
     each of them freed for others that may come, and a long-lived process would seem to grow."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
