@@ -56,7 +56,10 @@ class Echo:
         return state, Step(state, jnp.where(lost, 0.0, reward).astype(jnp.float32), ~lost, lost)
 
 
-def played(agent: Any, env: Any) -> tuple[Any, Any]:
+ECHO = Echo()
+
+
+def played(agent: Any, env: Any = ECHO) -> tuple[Any, Any]:
     """An agent's state, of a run planned for 64 steps, and its first rollout."""
     spec = checked(agent, env, 64)
     state = jax.jit(lambda k: agent.init(k, spec))(jax.random.key(0))

@@ -19,20 +19,11 @@ from jaxrl.llm.generate import generate
 from jaxrl.llm.losses import advantages, grpo, kl
 from jaxrl.llm.tasks import Scored
 from jaxrl.struct import struct
-from tests.echo import CONFIG, END, NETWORK, Echo
+from tests.echo import CONFIG, END, NETWORK, Echo, played
 
 TASK = Echo()
 SMALL: dict[str, Any] = {"prompts": 2, "group": 4, "lr": 1e-2}
 PLAIN = tuning.AdamW(max_grad_norm=1e9)
-
-
-def played(agent: Any, env: Any = TASK, seed: int = 0) -> tuple[Any, Any]:
-    """-> state, rollout"""
-    spec = checked(agent, env, 64)
-    state = jax.jit(lambda k: agent.init(k, spec))(jax.random.key(seed))
-    streams = rollouts.start(agent, env, jax.random.key(seed + 1), 1)
-    collect = jax.jit(lambda s, t, k: rollouts.collect(agent, env, spec, s, t, k, 0, 1)[1])
-    return state, collect(state, streams, jax.random.key(seed + 2))
 
 
 @pytest.fixture(scope="module")
